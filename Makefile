@@ -1,0 +1,77 @@
+# Everything a developer does is one word. `make` alone lists them.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+BIN   := .venv/bin
+STAMP := .venv/.installed
+# `make setup PYTHON=/path/to/python3.12` takes that one; else the first of these that is new enough.
+PYTHON ?=
+CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 /usr/bin/python3 python)
+
+.PHONY: help
+help: ## list these words
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' \
+		| while IFS=$$'\t' read -r word text; do printf '  make %-12s %s\n' "$$word" "$$text"; done
+
+.PHONY: setup
+setup: $(STAMP) ## create .venv with everything that is needed (instant when nothing changed)
+	@:
+
+$(STAMP): pyproject.toml
+	@python=; \
+	for candidate in $(CANDIDATES); do \
+		if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			python=$$candidate; break; \
+		fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "No Python 3.11 or newer with the venv module was found (tried: $(CANDIDATES))." >&2; \
+		echo "Install one (Debian, Ubuntu: apt install python3 python3-venv), or name it: make setup PYTHON=/path/to/python3" >&2; \
+		exit 1; \
+	fi; \
+	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		rm -rf .venv; \
+		echo "creating .venv with $$("$$python" --version)"; \
+		"$$python" -m venv .venv; \
+	fi
+	@echo "installing perdure and its tools into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.PHONY: demo
+demo: setup ## index the standard library, kill -9 half-way, count what was lost (DEMO_DIR=… for other files)
+	@$(BIN)/python -m examples.demo
+
+.PHONY: test
+test: setup ## all tests but the long crash campaign
+	@$(BIN)/python -m pytest
+
+.PHONY: test-crash
+test-crash: setup ## the long kill -9 campaign
+	@$(BIN)/python -m pytest -m crash_long
+
+.PHONY: lint
+lint: setup ## style, formatting, and which way imports go
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+.PHONY: format
+format: setup ## repair what the tools can repair
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: typecheck
+typecheck: setup ## mypy --strict
+	@$(BIN)/mypy perdure
+
+.PHONY: bench
+bench: setup ## jobs per second and latency on this machine
+	@$(BIN)/perdure bench
+
+.PHONY: clean
+clean: ## remove .venv and all that was built
+	@rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

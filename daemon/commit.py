@@ -1,0 +1,94 @@
+"""Carries turns to the store, and the news of them to those who wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable
+
+from perdure.config.settings import Settings
+from perdure.daemon.waiters import Waiters
+from perdure.errors import StoreFull
+from perdure.log import get_logger
+from perdure.store.contract import Store
+from perdure.store.models import Committed, NewBatch, Turn
+from perdure.wire.data import Enqueued
+
+log = get_logger()
+
+#: How often a full disk is tried again, in seconds.
+FULL_DISK_RETRY_SECONDS = 1.0
+
+
+class Committer:
+    """One turn at a time.
+
+    On a full disk nothing is dropped: producers are refused, outcomes are kept and tried again every second, until
+    there is space or `store.full_disk_wait` is over; then the error goes up and the daemon stops.
+    """
+
+    def __init__(self, store: Store, settings: Settings, waiters: Waiters, hurried: Callable[[], bool]) -> None:
+        self._store = store
+        self._patience_seconds = settings.store.full_disk_wait_ms / 1000
+        self._waiters = waiters
+        self._hurried = hurried
+        self._placing: collections.deque[asyncio.Future[list[Enqueued]]] = collections.deque()
+        self.full: StoreFull | None = None
+        self.commits = 0
+
+    def expect(self, batch: NewBatch) -> asyncio.Future[list[Enqueued]]:
+        """What the producer of a batch waits on. It has failed already while the disk is full."""
+        future: asyncio.Future[list[Enqueued]] = asyncio.get_running_loop().create_future()
+        if self.full is not None:
+            future.set_exception(StoreFull(str(self.full)))
+        else:
+            self._placing.append(future)
+        return future
+
+    async def commit(self, turn: Turn) -> Committed:
+        """Commit, then tell: every outcome and every new job of the turn is on disk when this returns."""
+        futures = [self._placing.popleft() for _ in turn.batches]
+        result = await self._commit_patiently(turn, futures)
+        self.commits += 1
+        for future, places in zip(futures, result.placed, strict=False):
+            if future.done():
+                continue
+            if isinstance(places, Exception):
+                future.set_exception(places)
+            else:
+                future.set_result([Enqueued(place.id, place.duplicate) for place in places])
+        if result.stale:
+            log.warning("outcome.refused", jobs=[job_id for job_id, _ in result.stale], reason="the lease is not held")
+        self._waiters.committed(turn)
+        return result
+
+    async def _commit_patiently(self, turn: Turn, futures: list[asyncio.Future[list[Enqueued]]]) -> Committed:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._patience_seconds
+        while True:
+            try:
+                result = await self._store.commit(turn)
+            except StoreFull as error:
+                self._refuse(turn, futures, error)
+                if loop.time() >= give_up or self._hurried():
+                    raise
+                log.error("store.full", reason=str(error), kept_outcomes=True, retry_in_s=FULL_DISK_RETRY_SECONDS)
+                await asyncio.sleep(FULL_DISK_RETRY_SECONDS)
+            except BaseException as error:
+                self._refuse(turn, futures, error)
+                raise
+            else:
+                if self.full is not None:
+                    log.info("store.has_space_again")
+                    self.full = None
+                return result
+
+    def _refuse(self, turn: Turn, futures: list[asyncio.Future[list[Enqueued]]], error: BaseException) -> None:
+        """Producers are told now; only outcomes and claims are tried again."""
+        if isinstance(error, StoreFull):
+            self.full = error
+        turn.batches = []
+        for future in (*futures, *self._placing):
+            if not future.done():
+                future.set_exception(error if isinstance(error, Exception) else StoreFull())
+        futures.clear()

@@ -1,0 +1,76 @@
+"""The control socket: who may connect, and where their requests go."""
+
+from __future__ import annotations
+
+import grp
+import os
+import socket
+from collections.abc import Awaitable
+from typing import Any
+
+from perdure.config.settings import Settings
+from perdure.daemon.supervisor import Supervisor
+from perdure.errors import ConfigError, PerdureError
+from perdure.log import get_logger
+from perdure.wire.peer import Peer
+from perdure.wire.server import Server
+
+log = get_logger()
+
+
+class ControlSocket:
+    """An async context: while it is open, clients are served."""
+
+    def __init__(self, settings: Settings, supervisor: Supervisor, inherited: list[int]) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+        self._inherited = inherited
+        self._group = _group_id(settings.daemon.socket_group)
+        self._server: Server | None = None
+
+    async def __aenter__(self) -> ControlSocket:
+        path = self._settings.paths.socket
+        daemon = self._settings.daemon
+        self._server = Server(
+            str(path),
+            self._handle,
+            self._may_connect,
+            mode=daemon.socket_mode,
+            group=daemon.socket_group,
+            report=_report,
+        )
+        if self._inherited:
+            self._server.adopt(socket.socket(fileno=self._inherited[0]))
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._server.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    def _handle(self, request: Any, peer: Peer) -> Awaitable[Any]:
+        return self._supervisor.service.handle(request)
+
+    def _may_connect(self, peer: Peer) -> bool:
+        """The daemon's own user, root, and members of the configured group."""
+        return peer.uid in (0, os.geteuid()) or (self._group is not None and self._group in peer.groups)
+
+
+def _group_id(name: str) -> int | None:
+    if not name:
+        return None
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigError(f'daemon.socket_group: there is no group "{name}" on this machine') from None
+
+
+def _report(peer: Peer, error: Exception) -> None:
+    """Peers turned away, garbage, and what no handler should raise."""
+    if isinstance(error, PerdureError):
+        log.warning("control.refused", pid=peer.pid, uid=peer.uid, reason=str(error))
+    else:
+        log.error("control.failed", pid=peer.pid, uid=peer.uid, reason=repr(error), exc_info=error)

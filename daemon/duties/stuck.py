@@ -1,0 +1,36 @@
+"""Finds a worker that lives, holds jobs and executes none of them, and replaces it."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from perdure.log import get_logger
+
+if TYPE_CHECKING:
+    from perdure.daemon.supervisor import Supervisor
+
+log = get_logger()
+
+
+class Stuck:
+    """Looks at progress, not at heartbeats: a zombie's heart may well beat."""
+
+    interval_seconds = 1.0
+    busy_only = True
+
+    def __init__(self, patience_ns: int) -> None:
+        self._patience_ns = patience_ns
+
+    async def run(self, supervisor: Supervisor) -> None:
+        """Kill workers that have had jobs for too long without beginning one. Their jobs go on elsewhere, uncharged."""
+        now_ns = supervisor.clock.monotonic_ns()
+        for link in list(supervisor.fleet.links.values()):
+            state = supervisor.core.workers.get(link.id)
+            progress = link.page.progress
+            idle = state is None or not state.held
+            if idle or progress != link.progress_seen[0] or link.page.executing():
+                link.progress_seen = (progress, now_ns)
+            elif now_ns - link.progress_seen[1] > self._patience_ns:
+                log.error("worker.stuck", worker=link.id, pid=link.pid, holds=len(state.held) if state else 0)
+                link.signal(signal.SIGKILL)

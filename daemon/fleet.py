@@ -1,0 +1,261 @@
+"""The processes under the supervisor: one nursery, and workers forked from it, replaced when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from perdure.clock import Clock
+from perdure.config.settings import Settings
+from perdure.daemon.nursery_link import NurseryLink
+from perdure.daemon.process_control import become_subreaper
+from perdure.daemon.reaper import Exit, Reaper
+from perdure.daemon.respawn import Respawn
+from perdure.daemon.worker.recorder import RecorderPage
+from perdure.daemon.worker_link import WorkerLink
+from perdure.errors import PerdureError
+from perdure.log import get_logger
+from perdure.wire.data import KindSpec
+from perdure.wire.work import Drain, WorkerConfig
+
+log = get_logger()
+
+#: The file that takes what workers print outside any job; it starts anew when it is larger than this.
+OUTPUT_BYTES = 10 * 1024 * 1024
+
+
+class FleetEvents(Protocol):
+    """What the fleet tells its owner."""
+
+    def worker_forked(self, link: WorkerLink) -> None:
+        """A worker exists."""
+        ...
+
+    def worker_said(self, link: WorkerLink, message: Any) -> None:
+        """A worker sent a message."""
+        ...
+
+    def worker_gone(self, link: WorkerLink, ended: Exit) -> None:
+        """A worker has ended, and all that it had said was told before."""
+        ...
+
+
+class Fleet:
+    """Keeps `size` workers alive. Restarts wait as daemon/respawn.py says; a reload swaps nursery and workers."""
+
+    def __init__(
+        self, settings: Settings, clock: Clock, rng: random.Random, run_id: int, boot_id: str, events: FleetEvents
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._run_id = run_id
+        self._boot_id = boot_id
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._folder: Path = settings.paths.recorder_dir
+        self._respawn = Respawn(
+            settings.workers.restart_backoff_base_ms, settings.workers.restart_backoff_cap_ms, rng
+        )
+        self._output_fd = _open_output(settings.paths.logs_dir)
+        self._next_id = 1
+        self._nursery: NurseryLink | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.reaper = Reaper(self._loop)
+        self.links: dict[int, WorkerLink] = {}
+        #: One change to the set of processes at a time.
+        self._changing = asyncio.Lock()
+        self.size = settings.workers.effective_count
+        self.stopping = False
+        become_subreaper()
+
+    # --- starting
+
+    async def load(self) -> list[KindSpec]:
+        """Start a nursery and have it import the handlers; it replaces the present one only when that worked."""
+        async with self._changing:
+            return await self._load()
+
+    async def _load(self) -> list[KindSpec]:
+        daemon = self._settings.daemon
+        path = [str(folder) for folder in self._settings.paths.import_path]
+        nursery = NurseryLink.start(self.reaper, self._output_fd)
+        try:
+            kinds = await nursery.load(daemon.handlers, path, None)
+        except BaseException:
+            nursery.kill()
+            nursery.close()
+            raise
+        former, self._nursery = self._nursery, nursery
+        if former is not None:
+            former.close()
+        log.info("handlers.loaded", modules=list(daemon.handlers), kinds=len(kinds), nursery=nursery.pid)
+        self._task(self._watch_nursery(nursery))
+        return kinds
+
+    async def start_workers(self) -> None:
+        """Fork workers until the fleet has its size."""
+        await self._replace(0)
+
+    async def _fork(self) -> None:
+        """One more worker. Raises when the nursery cannot; the caller tries again later."""
+        assert self._nursery is not None
+        worker_id, self._next_id = self._next_id, self._next_id + 1
+        workers = self._settings.workers
+        self._folder.mkdir(parents=True, exist_ok=True)
+        page = RecorderPage.create(
+            WorkerLink.page_path(self._folder, worker_id),
+            workers.async_slots,
+            run_id=self._run_id,
+            boot_id=self._boot_id,
+        )
+        now_ns = self._clock.monotonic_ns()
+        link = WorkerLink(worker_id, self._folder, page, now_ns, self._events.worker_said, self._gone)
+        self.links[worker_id] = link
+        self._events.worker_forked(link)
+        try:
+            pid = await self._nursery.fork(self._config(worker_id), link.worker_fds(self._output_fd))
+        except BaseException:
+            link.never_started()
+            raise
+        link.forked(pid)
+        self.reaper.watch(pid, link.process_ended)
+        log.info("worker.started", worker=worker_id, pid=pid)
+
+    def _config(self, worker_id: int) -> WorkerConfig:
+        settings = self._settings
+        return WorkerConfig(
+            id=worker_id,
+            supervisor_pid=os.getpid(),
+            async_slots=settings.workers.async_slots,
+            soft_grace_ms=settings.workers.hard_grace_ms,
+            job_log_dir=str(settings.paths.logs_dir),
+            job_log_bytes=settings.logs.job_bytes,
+            result_bytes=settings.limits.result_bytes,
+            log_level=settings.logs.level,
+        )
+
+    # --- ending
+
+    def stop_replacing(self) -> None:
+        """From now on nothing is restarted."""
+        self.stopping = True
+
+    def drain(self, worker_id: int) -> None:
+        """Ask one worker to finish what runs and exit."""
+        link = self.links[worker_id]
+        link.asked_to_end = True
+        link.send(Drain())
+
+    def kill_all(self) -> None:
+        """End every worker at once."""
+        for link in self.links.values():
+            link.asked_to_end = True
+            link.signal(signal.SIGKILL)
+
+    async def close(self) -> None:
+        """End everything that is left and free what belonged to it."""
+        self.stopping = True
+        self.kill_all()
+        if self._nursery is not None:
+            self._nursery.close()
+            self._nursery.kill()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._nursery.gone), 5)
+        for task in self._tasks:
+            task.cancel()
+        for link in list(self.links.values()):
+            link.close()
+        self.reaper.sweep()
+        self.reaper.close()
+        os.close(self._output_fd)
+
+    # --- keeping
+
+    def active(self) -> Iterator[WorkerLink]:
+        """Workers that were not asked to end."""
+        return (link for link in self.links.values() if not link.asked_to_end)
+
+    def autopsy(self, link: WorkerLink) -> None:
+        """Have a hung worker say where it hangs, then kill it."""
+        self._task(link.autopsy())
+
+    def _gone(self, link: WorkerLink, ended: Exit) -> None:
+        if self.links.pop(link.id, None) is None:
+            return
+        executing = [slot.job_id for slot in link.page.executing()]
+        self._events.worker_gone(link, ended)
+        link.close()
+        if self.stopping or (link.asked_to_end and ended.clean):
+            log.info("worker.ended", worker=link.id, pid=link.pid, how=str(ended))
+            return
+        lived = (self._clock.monotonic_ns() - link.started_ns) / 1e9
+        wait = 0.0  # a worker that the supervisor killed for an overrun was itself in order
+        if not link.doomed:
+            wait = self._respawn.died(lived_seconds=lived, jobs_done=link.jobs_done, by_job=bool(executing))
+        log.warning(
+            "worker.died", worker=link.id, pid=link.pid, how=str(ended), executing=executing, restart_in_s=round(wait, 3)
+        )
+        if not link.asked_to_end:
+            self._task(self._replace(wait))
+
+    async def _replace(self, wait_seconds: float) -> None:
+        """Bring the fleet back to its size. Never gives up, and never tries without waiting after it failed."""
+        await asyncio.sleep(wait_seconds)
+        while not self.stopping:
+            try:
+                async with self._changing:
+                    if sum(1 for _ in self.active()) >= self.size:
+                        return
+                    await self._ensure_nursery()
+                    await self._fork()
+            except (PerdureError, OSError) as error:
+                wait = self._respawn.died(lived_seconds=0, jobs_done=0, by_job=False)
+                log.error("worker.not_started", reason=str(error), next_try_in_s=round(wait, 3))
+                await asyncio.sleep(max(wait, 0.05))
+
+    async def _watch_nursery(self, nursery: NurseryLink) -> None:
+        """Workers live on without their nursery; start a new one now, so that the next fork need not wait for it."""
+        ended = await nursery.gone
+        if nursery is self._nursery and not self.stopping:
+            log.warning("nursery.died", pid=nursery.pid, how=str(ended))
+            self._task(self._new_nursery())
+
+    async def _new_nursery(self) -> None:
+        wait = 0.0
+        while not self.stopping:
+            await asyncio.sleep(wait)
+            try:
+                async with self._changing:
+                    return await self._ensure_nursery()
+            except (PerdureError, OSError) as error:
+                wait = max(0.05, self._respawn.died(lived_seconds=0, jobs_done=0, by_job=False))
+                log.error("nursery.not_started", reason=str(error), next_try_in_s=round(wait, 3))
+
+    async def _ensure_nursery(self) -> None:
+        if self._nursery is None or self._nursery.gone.done():
+            await self._load()
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("fleet.task_failed", exc_info=error)
+
+
+def _open_output(logs_dir: Path) -> int:
+    logs_dir.mkdir(parents=True, exist_ok=True)
+    fd = os.open(logs_dir / "workers.log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    if os.fstat(fd).st_size > OUTPUT_BYTES:
+        os.ftruncate(fd, 0)
+    return fd
+

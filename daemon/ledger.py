@@ -1,0 +1,127 @@
+"""What the next group commit will carry: outcomes judged against the job's budgets, gathered until a turn takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from perdure.fingerprint import fingerprint
+from perdure.store.models import Buried, ClaimedJob, Interrupted, Parked, Released, Retried, Turn
+from perdure.wire.data import ErrorData, Lane
+from perdure.wire.work import Failed
+
+#: Full-jitter delay in milliseconds before the next attempt, given how often the job has failed.
+Backoff = Callable[[int], int]
+
+
+class Held(NamedTuple):
+    """A job that this daemon has claimed: the row, its lease, how long it is expected to run, and where."""
+
+    job: ClaimedJob
+    lease: int
+    estimate_ns: float
+    lane: Lane
+
+
+class AttemptError(msgspec.Struct, omit_defaults=True):
+    """One entry of a job's `errors`: what went wrong in which attempt. `stacks` is what a kill found."""
+
+    attempt: int
+    at: int
+    type: str
+    message: str
+    retryable: bool | None = None
+    traceback: str | None = None
+    cause: ErrorData | None = None
+    worker: int | None = None
+    stacks: str | None = None
+    exit: dict[str, int | float | str] | None = None
+
+
+class Death(msgspec.Struct, omit_defaults=True):
+    """How a worker ended, as data: kept with every job that it took along.
+
+    `exit` holds signal or status, and the resource use of the process (seconds, bytes).
+    """
+
+    message: str
+    exit: dict[str, int | float | str]
+    stacks: str | None = None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Gathers outcomes. `now` is handed in with each, in epoch milliseconds."""
+
+    backoff: Backoff
+    turn: Turn
+    entries: int = 0
+
+    def take(self, now: int) -> Turn:
+        """Everything gathered, as a turn of its own; the ledger is empty afterwards."""
+        taken, self.turn, self.entries = self.turn, Turn(now), 0
+        taken.now = now
+        return taken
+
+    def completed(self, held: Held) -> None:
+        """The handler returned None."""
+        ids = self.turn.completed.get(held.lease)
+        if ids is None:
+            self.turn.completed[held.lease] = [held.job.id]
+        else:
+            ids.append(held.job.id)
+        self.entries += 1
+
+    def result(self, held: Held, result_json: str) -> None:
+        """The handler returned a value."""
+        self.turn.results.append((held.job.id, held.lease, result_json))
+        self.entries += 1
+
+    def released(self, held: Held) -> None:
+        """Given back without a charge."""
+        self.turn.released.append(Released(held.job.id, held.lease))
+        self.entries += 1
+
+    def cancelled(self, held: Held) -> None:
+        """Taken back by its producer before it began."""
+        self.turn.cancelled.append(Released(held.job.id, held.lease))
+        self.entries += 1
+
+    def parked(self, held: Held, reason: str) -> None:
+        """Put aside without a charge."""
+        self.turn.parked.append(Parked(held.job.id, held.lease, reason))
+        self.entries += 1
+
+    def failed(self, held: Held, failure: Failed, now: int, worker: int, stacks: str | None = None) -> None:
+        """The handler raised: another attempt while there is budget, else the dead letters."""
+        job, error = held.job, failure.error
+        entry = AttemptError(
+            job.attempt, now, error.type, error.message, failure.retryable, error.traceback, error.cause, worker, stacks
+        )
+        error_json = msgspec.json.encode(entry).decode()
+        failures = job.attempt - job.interruptions
+        self.entries += 1
+        if failure.retryable and failures < job.max_attempts:
+            wait_ms = failure.retry_after_ms if failure.retry_after_ms is not None else self.backoff(failures)
+            self.turn.retried.append(Retried(job.id, held.lease, now + wait_ms, error_json))
+        else:
+            reason = "attempts" if failure.retryable else "permanent"
+            self.turn.buried.append(Buried(job.id, held.lease, reason, error_json, fingerprint(error), False))
+
+    def interrupted(self, held: Held, death: Death, now: int, worker: int) -> None:
+        """The worker died while it executed the job: charged to the smaller budget."""
+        job = held.job
+        error = ErrorData("JobInterrupted", death.message, True)
+        entry = AttemptError(
+            job.attempt, now, error.type, error.message, True, worker=worker, stacks=death.stacks, exit=death.exit
+        )
+        error_json = msgspec.json.encode(entry).decode()
+        self.entries += 1
+        if job.interruptions + 1 < job.max_interruptions:
+            self.turn.interrupted.append(Interrupted(job.id, held.lease, error_json))
+        else:
+            buried = Buried(job.id, held.lease, "interruptions", error_json, fingerprint(error), True)
+            self.turn.buried.append(buried)

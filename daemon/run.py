@@ -1,0 +1,132 @@
+"""`perdure run`: opens everything in order, hands over to the main loop, and closes everything in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvloop
+
+from perdure.clock import SystemClock
+from perdure.config.settings import Settings
+from perdure.daemon.control import ControlSocket
+from perdure.daemon.leftovers import executing_before, remove_leftovers
+from perdure.daemon.supervisor import Supervisor
+from perdure.daemon.systemd import Notifier, listen_fds
+from perdure.errors import PerdureError
+from perdure.log import configure_logging, get_logger
+from perdure.store.models import RunInfo
+from perdure.store.sqlite import open_sqlite
+
+log = get_logger()
+
+#: How long to wait for a command that works on the file at the moment, in seconds.
+LOCK_WAIT_SECONDS = 10.0
+
+
+def run(settings: Settings) -> int:
+    """Run the daemon until it is told to stop; the exit code. Everything a user can cause is logged, not raised."""
+    configure_logging(settings.logs.level, settings.logs.format, stream=sys.stderr, environ=os.environ)
+    sockets = listen_fds(os.environ)
+    notifier = Notifier.from_environ(os.environ)
+    try:
+        return uvloop.run(_serve(settings, notifier, sockets))
+    except PerdureError as error:
+        log.critical("daemon.failed", reason=str(error))
+        return error.exit_code
+    finally:
+        notifier.close()
+
+
+async def _serve(settings: Settings, notifier: Notifier, sockets: list[int]) -> int:
+    clock = SystemClock()
+    store = await open_sqlite(
+        settings.paths.db,
+        durability=settings.store.durability,
+        cache_bytes=settings.store.cache_bytes,
+        wal_limit_bytes=settings.store.wal_limit_bytes,
+        role="daemon",
+        lock_wait_seconds=LOCK_WAIT_SECONDS,
+    )
+    supervisor = Supervisor(store, settings, clock, random.Random(), notifier)
+    try:
+        with _signals(supervisor):
+            boot_id = _boot_id()
+            info = await store.begin_run(os.getpid(), boot_id, clock.now_ms())
+            await _recover(supervisor, info)
+            async with ControlSocket(settings, supervisor, sockets):
+                if await _start(supervisor, info, boot_id):
+                    notifier.ready(supervisor.housekeeping.status_line())
+                    log.info("daemon.ready", **_ready_facts(settings, supervisor))
+                    await supervisor.supervise()
+            await store.end_run(info.id, clock.now_ms())
+        return 0
+    finally:
+        await supervisor.close()
+        await store.close()
+        log.info("daemon.stopped")
+
+
+async def _start(supervisor: Supervisor, info: RunInfo, boot_id: str) -> bool:
+    """Start the processes; False when a signal said to stop meanwhile."""
+    starting = asyncio.ensure_future(supervisor.start(info, boot_id))
+    told = asyncio.ensure_future(supervisor.told_to_stop())
+    try:
+        await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            return True
+        log.info("start.interrupted")
+        return False
+    finally:
+        for task in (starting, told):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, PerdureError):
+                await task
+
+
+async def _recover(supervisor: Supervisor, info: RunInfo) -> None:
+    """Put back what the last run left running: charged where the flight recorders say that it was executing."""
+    folder = supervisor.settings.paths.recorder_dir
+    executing = executing_before(folder, _boot_id()) if info.previous_same_boot else None
+    found = await supervisor.store.recover(executing, supervisor.clock.now_ms())
+    if any(found):
+        log.warning(
+            "jobs.recovered", released=found.released, interrupted=found.interrupted, dead=found.buried
+        )
+    remove_leftovers(folder)
+
+
+@contextlib.contextmanager
+def _signals(supervisor: Supervisor) -> Iterator[None]:
+    """Signal handlers only queue."""
+    loop = asyncio.get_running_loop()
+    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+    for number in handled:
+        loop.add_signal_handler(number, supervisor.signalled, number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _ready_facts(settings: Settings, supervisor: Supervisor) -> dict[str, object]:
+    return {
+        "store": str(settings.paths.db),
+        "durability": settings.store.durability,
+        "socket": str(settings.paths.socket),
+        "workers": supervisor.fleet.size,
+        "kinds": len(supervisor.core.kinds),
+    }

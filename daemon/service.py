@@ -1,0 +1,205 @@
+"""Answers the requests of clients: the same code for the control socket and for a command that has the file to itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from perdure.clock import Clock
+from perdure.config.settings import Settings
+from perdure.daemon.joblog import read_piece
+from perdure.errors import InvalidOption, NotFound
+from perdure.store.contract import Store
+from perdure.store.intake import Intake, check_queue_name, intake_defaults
+from perdure.store.models import NewBatch
+from perdure.store.states import COMPLETED, FINAL
+from perdure.wire import control
+from perdure.wire.data import DeadFilter, Enqueued, JobFilter, KindSpec, Verdict
+from perdure.wire.faults import to_data
+
+
+class Engine(Protocol):
+    """What differs between a running daemon and a command that works on the file."""
+
+    def place(self, batch: NewBatch) -> Awaitable[list[Enqueued]]:
+        """Commit a batch of new jobs; done when they are on disk."""
+        ...
+
+    def queues_filled(self, names: Iterable[str]) -> None:
+        """These queues got available jobs."""
+        ...
+
+    def queue_paused(self, name: str, paused: bool) -> None:
+        """A queue was paused or resumed."""
+        ...
+
+    def jobs_ended(self, ids: Iterable[int]) -> None:
+        """These jobs ended without a turn."""
+        ...
+
+    async def cancel_claimed(self, ids: Sequence[int]) -> Collection[int]:
+        """Cancel claimed jobs that have not begun; the ids that were."""
+        ...
+
+    async def wait(self, ids: Sequence[int]) -> None:
+        """Return when each of these is completed, cancelled or dead."""
+        ...
+
+    async def status(self) -> control.Status:
+        """The state of the daemon."""
+        ...
+
+    async def reload(self) -> list[KindSpec]:
+        """Load the handlers anew."""
+        ...
+
+
+class Service:
+    """One verb a request. Errors are perdure.errors; they cross the socket as data."""
+
+    def __init__(self, store: Store, settings: Settings, clock: Clock, engine: Engine) -> None:
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._engine = engine
+        self._defaults = intake_defaults(settings)
+        self.intake = Intake([], self._defaults)
+        self._verbs: dict[type, Callable[[Any], Awaitable[Any]]] = {
+            control.Enqueue: self.enqueue,
+            control.GetJob: self._get,
+            control.ListJobs: self._list,
+            control.WaitJobs: self._wait,
+            control.CancelJobs: self._cancel,
+            control.RetryJobs: self._retry,
+            control.ReadLog: self._read_log,
+            control.ListDead: self._list_dead,
+            control.GetDead: self._get_dead,
+            control.ReplayDead: self._replay,
+            control.DiscardDead: self._discard,
+            control.ListQueues: self._queues,
+            control.PauseQueue: self._pause,
+            control.ResumeQueue: self._resume,
+            control.ListKinds: self._kinds,
+            control.GetStatus: lambda _: self._engine.status(),
+            control.Reload: lambda _: self._engine.reload(),
+        }
+
+    def kinds_loaded(self, kinds: Sequence[KindSpec]) -> None:
+        """Check arguments against these from now on."""
+        self.intake = Intake(kinds, self._defaults)
+
+    def handle(self, request: Any) -> Awaitable[Any]:
+        """The answer to a request, to be awaited."""
+        return self._verbs[type(request)](request)
+
+    def enqueue(self, request: control.Enqueue) -> Awaitable[list[Enqueued]]:
+        """Check every job, then commit all or none."""
+        limit = self._settings.limits.batch
+        if len(request.jobs) > limit:
+            raise InvalidOption(
+                f"{len(request.jobs)} jobs in one request; the most is {limit} (limits.batch). Send several requests."
+            )
+        jobs = self.intake.resolve_many(request.jobs, self._clock.now_ms())
+        return self._engine.place(NewBatch(jobs, request.strict))
+
+    async def _get(self, request: control.GetJob) -> Any:
+        return await self._store.get(request.id)
+
+    async def _list(self, request: control.ListJobs) -> Any:
+        which: JobFilter = request.filter
+        which.limit = max(1, min(which.limit, self._settings.limits.list))
+        return await self._store.list(which)
+
+    async def _wait(self, request: control.WaitJobs) -> list[control.JobEnd]:
+        await self._engine.wait(request.ids)
+        return [await self._end(job_id) for job_id in request.ids]
+
+    async def _end(self, job_id: int) -> control.JobEnd:
+        job = await self._store.get(job_id)
+        if job is not None:
+            return control.JobEnd(job_id, job.state, job.result)
+        letter = await self._store.get_dead(job_id)
+        if letter is None:
+            raise NotFound(f"job {job_id} is not in the queue any more: it finished and its retention time is over")
+        return control.JobEnd(job_id, "dead", None, last_error(letter.errors))
+
+    async def _cancel(self, request: control.CancelJobs) -> list[Verdict]:
+        taken = await self._engine.cancel_claimed(request.ids)
+        rest = [job_id for job_id in request.ids if job_id not in taken]
+        verdicts = {verdict.id: verdict for verdict in await self._store.cancel(rest, self._clock.now_ms())}
+        self._engine.jobs_ended(verdicts)
+        return [verdicts.get(job_id, Verdict(job_id)) for job_id in request.ids]
+
+    async def _retry(self, request: control.RetryJobs) -> list[Verdict]:
+        verdicts, filled = await self._store.retry(request.ids, self._clock.now_ms())
+        self._engine.queues_filled(filled)
+        return verdicts
+
+    async def _read_log(self, request: control.ReadLog) -> control.LogPiece:
+        job = await self._store.get(request.id)
+        if job is None and await self._store.get_dead(request.id) is None:
+            raise NotFound(f"no job {request.id}")
+        finished = job is None or job.state in FINAL
+        return read_piece(self._settings.paths.logs_dir, request.id, request.offset, finished)
+
+    async def _list_dead(self, request: control.ListDead) -> Any:
+        which: DeadFilter = request.filter
+        which.limit = max(1, min(which.limit, self._settings.limits.list))
+        return await self._store.list_dead(which)
+
+    async def _get_dead(self, request: control.GetDead) -> Any:
+        return await self._store.get_dead(request.id)
+
+    async def _replay(self, request: control.ReplayDead) -> list[Verdict]:
+        if request.set_args is not None:
+            self.intake.check_object(request.set_args)
+        refused = await self._unfit(request) if request.set_args is not None else {}
+        ids = [job_id for job_id in request.ids if job_id not in refused]
+        verdicts, filled = await self._store.replay(ids, request.set_args, request.who, self._clock.now_ms())
+        self._engine.queues_filled(filled)
+        by_id = {verdict.id: verdict for verdict in verdicts} | refused
+        return [by_id[job_id] for job_id in request.ids]
+
+    async def _unfit(self, request: control.ReplayDead) -> dict[int, Verdict]:
+        """Letters whose edited arguments would not fit their handler."""
+        refused = {}
+        for job_id in request.ids:
+            letter = await self._store.get_dead(job_id)
+            if letter is not None:
+                try:
+                    self.intake.check_edit(letter.kind, letter.last_args, request.set_args or "{}")
+                except Exception as error:
+                    refused[job_id] = Verdict(job_id, to_data(error, with_traceback=False))
+        return refused
+
+    async def _discard(self, request: control.DiscardDead) -> list[Verdict]:
+        return await self._store.discard(request.ids, request.who, self._clock.now_ms())
+
+    async def _queues(self, request: control.ListQueues) -> Any:
+        return await self._store.queues()
+
+    async def _pause(self, request: control.PauseQueue) -> None:
+        check_queue_name(request.queue)
+        await self._store.pause(request.queue, request.who or "someone", self._clock.now_ms())
+        self._engine.queue_paused(request.queue, True)
+
+    async def _resume(self, request: control.ResumeQueue) -> None:
+        check_queue_name(request.queue)
+        await self._store.resume(request.queue)
+        self._engine.queue_paused(request.queue, False)
+
+    async def _kinds(self, request: control.ListKinds) -> list[KindSpec]:
+        return await self._store.kinds()
+
+
+def last_error(errors_json: str | None) -> str | None:
+    """`Type: message` of the last attempt that went wrong."""
+    errors = msgspec.json.decode(errors_json) if errors_json else []
+    return f"{errors[-1].get('type')}: {errors[-1].get('message')}" if errors else None
+
+
+def completed_well(end: control.JobEnd) -> bool:
+    """Whether a job that was waited for did what it should."""
+    return end.state == COMPLETED

@@ -1,0 +1,338 @@
+"""The supervisor: the only process that writes the queue. `supervise` is its main loop."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import random
+import signal
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from perdure.backoff import full_jitter_ms
+from perdure.clock import Clock
+from perdure.config.settings import Settings
+from perdure.daemon.commit import Committer
+from perdure.daemon.dispatch import Dispatch, DispatchLimits, DrainWorker, Send, TakeBack
+from perdure.daemon.fleet import Fleet
+from perdure.daemon.housekeeping import Housekeeping
+from perdure.daemon.reaper import Exit
+from perdure.daemon.service import Service
+from perdure.daemon.status import daemon_status
+from perdure.daemon.systemd import Notifier
+from perdure.daemon.waiters import Waiters
+from perdure.daemon.worker_link import WorkerLink
+from perdure.errors import DaemonStopping
+from perdure.log import get_logger
+from perdure.store.contract import Store
+from perdure.store.models import NewBatch, RunInfo
+from perdure.wire.control import Status
+from perdure.wire.data import Enqueued, KindSpec
+from perdure.wire.work import Done, Hello, Recall, Returned
+
+log = get_logger()
+
+#: Leases of a run are `run id * 2**32 + n`: they never repeat, whatever became of earlier runs.
+LEASES_PER_RUN = 2**32
+#: Jobs parked for a kind that has come back are released so many at a time.
+UNPARK_BATCH = 5_000
+STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+#: How long `cancel` waits for a worker to give back what it has not begun, in seconds.
+TAKE_BACK_SECONDS = 1.0
+
+
+class Supervisor:
+    """Claims, dispatches, collects and commits until it is told to stop."""
+
+    def __init__(self, store: Store, settings: Settings, clock: Clock, rng: random.Random, notifier: Notifier) -> None:
+        self.store = store
+        self.settings = settings
+        self.clock = clock
+        self.rng = rng
+        self.notifier = notifier
+        self.pulse = asyncio.Event()
+        self._told = asyncio.Event()
+        self.signals: collections.deque[signal.Signals] = collections.deque()
+        self.state = "starting"
+        self.started_ns = clock.monotonic_ns()
+        self.jobs_done = 0
+        self.waiters = Waiters()
+        self.service = Service(store, settings, clock, self)
+        self.core: Dispatch
+        self.fleet: Fleet
+        self.committer: Committer
+        self.housekeeping: Housekeeping
+        self.stop_deadline_ns: int | None = None
+        self._being_cancelled: dict[int, asyncio.Future[bool]] = {}
+        self._reloading: asyncio.Task[list[KindSpec]] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def supervise(self) -> None:
+        """The main loop: gather what waits, commit it, act on what it allows; sleep until something happens."""
+        while not self.finished():
+            self.pulse.clear()
+            self.handle_signals()
+            turn = self.core.next_turn(self.clock.now_ms())
+            if turn is not None:
+                self.core.committed(turn, await self.committer.commit(turn))
+            self.act()
+            await self.housekeeping.run_due()
+            if turn is None:
+                await self.pulse.wait()
+
+    def act(self) -> None:
+        """Carry out what the core has decided."""
+        for action in self.core.take_actions():
+            link = self.fleet.links.get(action.worker)
+            if link is None:
+                continue
+            match action:
+                case Send(_, jobs):
+                    link.run(jobs)
+                case TakeBack(_, count, ids):
+                    link.send(Recall(count, ids))
+                case DrainWorker(worker):
+                    self.fleet.drain(worker)
+
+    # --- starting
+
+    async def start(self, run: RunInfo, boot_id: str) -> None:
+        """Load the handlers and fork workers. The queue is open and recovered already."""
+        settings = self.settings
+        jobs, workers = settings.jobs, settings.workers
+        limits = DispatchLimits(workers.prefetch_ms * 1e6, workers.prefetch_jobs, workers.async_slots)
+        self.core = Dispatch(
+            limits,
+            lambda failures: full_jitter_ms(failures, jobs.backoff_base_ms, jobs.backoff_cap_ms, self.rng),
+            run.id * LEASES_PER_RUN,
+        )
+        self.fleet = Fleet(settings, self.clock, self.rng, run.id, boot_id, self)
+        self.committer = Committer(self.store, settings, self.waiters, self.hurried)
+        self.housekeeping = Housekeeping(self)
+        for name in await self.store.paused_queues():
+            self.core.queues.pause(name)
+        for name in await self.store.available_queues():
+            self.core.queues.fill(name)
+        self.core.next_due = await self.store.next_due()
+        await self._take_kinds(await self.fleet.load())
+        await self.fleet.start_workers()
+        self.state = "running"
+
+    async def _take_kinds(self, kinds: list[KindSpec]) -> None:
+        """Dispatch to these handlers from now on, and let go of jobs that waited for them."""
+        await self.store.save_kinds(kinds, self.clock.now_ms())
+        self.core.kinds_loaded(kinds)
+        self.service.kinds_loaded(kinds)
+        reasons = [f"kind:{spec.name}" for spec in kinds]
+        while reasons:
+            count, names = await self.store.unpark(reasons, UNPARK_BATCH, self.clock.now_ms())
+            self.queues_filled(names)
+            if count:
+                log.info("jobs.unparked", count=count, queues=names)
+            if count < UNPARK_BATCH:
+                break
+
+    # --- signals and the end
+
+    def signalled(self, number: signal.Signals) -> None:
+        """A signal came in."""
+        self.signals.append(number)
+        self._told.set()
+        self.pulse.set()
+
+    async def told_to_stop(self) -> None:
+        """Return when a signal says to stop; for use before the main loop runs."""
+        while not any(number in STOP_SIGNALS for number in self.signals):
+            self._told.clear()
+            await self._told.wait()
+
+    def handle_signals(self) -> None:
+        """Signal handlers only queue; here is where they act."""
+        while self.signals:
+            number = self.signals.popleft()
+            if number in STOP_SIGNALS:
+                self.stop()
+            elif number == signal.SIGHUP:
+                self._task(self.reload())
+            elif number == signal.SIGUSR1:
+                log.info("state", **self.housekeeping.figures())
+
+    def stop(self) -> None:
+        """Begin to stop; the second time: hurry."""
+        now = self.clock.monotonic_ns()
+        if self.state == "stopping":
+            log.warning("stop.hurried")
+            self.stop_deadline_ns = now
+            return
+        log.info("stop.begun", drain_limit_s=self.settings.daemon.drain_limit_ms / 1000)
+        self.state = "stopping"
+        self.notifier.stopping()
+        self.stop_deadline_ns = now + self.settings.daemon.drain_limit_ms * 1_000_000
+        self.fleet.stop_replacing()
+        self.core.stop()
+
+    def hurried(self) -> bool:
+        """Whether to give up waiting for anything."""
+        return self.stop_deadline_ns is not None and self.clock.monotonic_ns() >= self.stop_deadline_ns
+
+    def finished(self) -> bool:
+        """Whether everything has come to its end after a stop."""
+        return self.state == "stopping" and not self.fleet.links and self.core.idle
+
+    async def close(self) -> None:
+        """End all processes; what they had not finished stays leased, for recovery, if the loop did not end well."""
+        for task in list(self._tasks):
+            task.cancel()
+        self.waiters.close(DaemonStopping())
+        if hasattr(self, "housekeeping"):
+            self.housekeeping.close()
+        if hasattr(self, "fleet"):
+            await self.fleet.close()
+
+    # --- what the fleet tells
+
+    def worker_forked(self, link: WorkerLink) -> None:
+        """A worker was started."""
+        self.core.worker_started(link.id)
+
+    def worker_said(self, link: WorkerLink, message: Any) -> None:
+        """A message of a worker."""
+        match message:
+            case Done():
+                stale = self.core.done(link.id, message, self.clock.now_ms())
+                done = len(message.completed) + len(message.results)
+                link.jobs_done += done
+                self.jobs_done += done
+                if stale:
+                    log.warning("outcome.refused", worker=link.id, jobs=stale, reason="the worker does not hold them")
+            case Returned(ids):
+                self.core.returned(link.id, ids, self._being_cancelled)
+                for job_id in ids:
+                    self._settle_cancel(job_id, True)
+            case Hello():
+                self.core.worker_ready(link.id)
+        self.act()
+        self.pulse.set()
+
+    def worker_gone(self, link: WorkerLink, ended: Exit) -> None:
+        """A worker has ended: its jobs go on elsewhere, or are charged."""
+        executing = {slot.job_id for slot in link.page.executing()}
+        finished = set(link.page.finished_unsent())
+        charged = self.core.worker_died(
+            link.id,
+            link.death(executing),
+            self.clock.now_ms(),
+            executing=executing - finished,
+            finished=finished,
+            timed_out=link.doomed,
+            charge=not (self.state == "stopping" and link.asked_to_end),
+        )
+        if charged:
+            log.warning("jobs.interrupted", worker=link.id, jobs=charged, how=str(ended))
+        if link.doomed:
+            log.warning("jobs.timed_out", worker=link.id, jobs=sorted(link.doomed))
+        self.pulse.set()
+
+    # --- what the service needs (service.Engine)
+
+    def place(self, batch: NewBatch) -> asyncio.Future[list[Enqueued]]:
+        """New jobs into the next turn; done when it is on disk."""
+        future = self.committer.expect(batch)
+        if not future.done():
+            self.core.enqueue(batch)
+            self.pulse.set()
+        return future
+
+    def queues_filled(self, names: Iterable[str]) -> None:
+        """These queues got available jobs."""
+        for name in names:
+            self.core.queues.fill(name)
+        self.pulse.set()
+
+    def queue_paused(self, name: str, paused: bool) -> None:
+        """A queue was paused or resumed."""
+        if paused:
+            self.core.queues.pause(name)
+        else:
+            self.core.queues.resume(name)
+        self.pulse.set()
+
+    def jobs_ended(self, ids: Iterable[int]) -> None:
+        """These jobs ended without a turn."""
+        self.waiters.ended(ids)
+
+    async def cancel_claimed(self, ids: Sequence[int]) -> Collection[int]:
+        """Cancel claimed jobs that have not begun: those here at once, those sent ahead if the worker gives them back."""
+        taken, asked = set(), {}
+        for job_id in ids:
+            if self.core.cancel(job_id):
+                taken.add(job_id)
+            elif self.core.holds(job_id):
+                asked[job_id] = self._being_cancelled.setdefault(job_id, asyncio.get_running_loop().create_future())
+        self.act()
+        self.pulse.set()
+        if asked:
+            await asyncio.wait(asked.values(), timeout=TAKE_BACK_SECONDS)
+            for job_id, future in asked.items():
+                if future.done() and not future.cancelled():
+                    taken.add(job_id)
+                self._settle_cancel(job_id, False)
+        if taken:
+            await self.waiters.wait(taken)
+        return taken
+
+    def _settle_cancel(self, job_id: int, given_back: bool) -> None:
+        future = self._being_cancelled.pop(job_id, None)
+        if future is not None and not future.done():
+            if given_back:
+                future.set_result(True)
+            else:
+                future.cancel()
+
+    async def wait(self, ids: Sequence[int]) -> None:
+        """Return when each of these has ended."""
+        await self.waiters.wait_ended(ids, self.store)
+
+    async def status(self) -> Status:
+        """The daemon at a glance."""
+        return await daemon_status(self)
+
+    async def reload(self) -> list[KindSpec]:
+        """New nursery, new workers with the new code; the old workers finish what they run."""
+        if self.state != "running":
+            raise DaemonStopping("the daemon is stopping; it cannot reload")
+        if self._reloading is None or self._reloading.done():
+            self._reloading = self._task(self._reload())
+        return await asyncio.shield(self._reloading)
+
+    async def _reload(self) -> list[KindSpec]:
+        log.info("reload.begun")
+        self.notifier.reloading(self.clock.monotonic_ns() // 1000)
+        try:
+            kinds = await self.fleet.load()
+            former = [link.id for link in self.fleet.active()]
+            # In this order: the old workers do not know the new kinds, so they get nothing more.
+            for worker in former:
+                self.core.drain_worker(worker)
+            self.act()
+            await self._take_kinds(kinds)
+            await self.fleet.start_workers()
+            log.info("reload.done", kinds=len(kinds), replaced=former)
+            return kinds
+        except Exception as error:
+            log.error("reload.failed", reason=str(error), advice="the old handlers stay in use")
+            raise
+        finally:
+            self.notifier.ready(self.housekeeping.status_line())
+            self.pulse.set()
+
+    def _task(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()

@@ -1,0 +1,150 @@
+"""The async lane: many jobs at once, as tasks on the loop of the worker's second thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
+
+from perdure.daemon.worker.alarm import timeout_error
+from perdure.daemon.worker.handlers import Handler
+from perdure.daemon.worker.lane import Bench, Outcome, encode_result, fail, make_context, unknown_kind
+from perdure.daemon.worker.outcome import Outbox
+from perdure.daemon.worker.recorder import SlotWriter
+from perdure.wire.work import JobRow
+
+#: How long to wait when the supervisor reads slowly, seconds.
+_RETRY_SECONDS: Final = 0.005
+
+
+class AsyncLane:
+    """Runs up to one job per slot; the others wait in line. Used in the loop's thread only."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        slots: Iterable[SlotWriter],
+        outbox: Outbox,
+        loop: asyncio.AbstractEventLoop,
+        on_idle: Callable[[], None],
+    ) -> None:
+        self._bench = bench
+        self._free = list(slots)
+        self._outbox = outbox
+        self._loop = loop
+        self._on_idle = on_idle
+        self._queue: deque[JobRow] = deque()
+        self._running: set[asyncio.Task[Outcome]] = set()
+        self._flush_planned = False
+
+    def offer(self, rows: Iterable[JobRow]) -> None:
+        """Start these jobs, or put them in line."""
+        self._queue.extend(rows)
+        self._start_next()
+
+    def take_back(self, count: int) -> list[int]:
+        """Remove up to `count` jobs that have not begun, the last ones first; their ids."""
+        return [self._queue.pop().id for _ in range(min(count, len(self._queue)))]
+
+    def take_back_ids(self, ids: set[int]) -> list[int]:
+        """Remove those of `ids` that have not begun; their ids."""
+        taken = [row.id for row in self._queue if row.id in ids]
+        if taken:
+            self._queue = deque(row for row in self._queue if row.id not in ids)
+        return taken
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs have not begun."""
+        return len(self._queue)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs, nothing waits, everything has been told. `on_idle` is called when this becomes true."""
+        return not self._running and not self._queue and not self._outbox.count
+
+    # --- one job: start, perform, finish
+
+    def _start_next(self) -> None:
+        while self._queue and self._free:
+            self._start(self._queue.popleft())
+
+    def _start(self, row: JobRow) -> None:
+        started_ns = self._bench.clock.monotonic_ns()
+        handler = self._bench.handlers.get(row.kind)
+        if handler is None:
+            self._outbox.add(None, row, unknown_kind(row), started_ns, started_ns)
+            self._plan_flush()
+            return
+        slot = self._free.pop()
+        slot.begin(row.id, row.attempt, started_ns, row.timeout_ms)
+        name = f"job {row.id} {row.kind} attempt {row.attempt}"
+        task = self._loop.create_task(self._perform(handler, row, started_ns), name=name)
+        self._running.add(task)
+        task.add_done_callback(partial(self._finish, handler, row, slot, started_ns))
+
+    async def _perform(self, handler: Handler, row: JobRow, started_ns: int) -> Outcome:
+        """Bind the arguments, await the handler, encode its result; whatever is raised becomes a Failed."""
+        log = self._bench.output.begin_async_job(row)
+        try:
+            return await self._call(handler, row, started_ns)
+        except BaseException as error:  # SystemExit would end the loop, and a cancellation from within is a failure
+            return fail(row, handler, error)
+        finally:
+            if log is not None:
+                log.close()
+
+    async def _call(self, handler: Handler, row: JobRow, started_ns: int) -> str | None:
+        args = handler.bind(row.args)
+        seconds = None if row.timeout_ms is None else row.timeout_ms / 1000
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                if handler.wants_context:
+                    context = make_context(self._bench, row, args, started_ns)
+                    result = await handler.function(context, **args)
+                else:
+                    result = await handler.function(**args)
+        except TimeoutError as error:
+            # Only when it is ours: a handler may raise a TimeoutError of its own.
+            if limit.expired() and isinstance(error.__cause__, asyncio.CancelledError):
+                raise timeout_error(row.timeout_ms or 0) from error.__cause__
+            raise
+        return encode_result(result, self._bench.result_bytes)
+
+    def _finish(
+        self, handler: Handler, row: JobRow, slot: SlotWriter, started_ns: int, task: asyncio.Task[Outcome]
+    ) -> None:
+        """Record the end. A callback, because a task that is cancelled before its first step never runs at all."""
+        self._running.discard(task)
+        if task.cancelled():
+            outcome: Outcome = fail(row, handler, asyncio.CancelledError("cancelled from within the worker"))
+        else:
+            outcome = task.result()
+        ended_ns = self._bench.clock.monotonic_ns()
+        is_due = self._outbox.add(handler, row, outcome, started_ns, ended_ns)
+        slot.finish()
+        self._free.append(slot)
+        self._start_next()
+        if is_due and self._outbox.count > 1:
+            self._flush()
+        else:
+            self._plan_flush()
+
+    # --- telling
+
+    def _plan_flush(self) -> None:
+        """Flush once this turn of the loop is over: what finishes together travels together."""
+        if not self._flush_planned:
+            self._flush_planned = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_planned = False
+        if not self._outbox.try_flush():
+            self._flush_planned = True
+            self._loop.call_later(_RETRY_SECONDS, self._flush)
+        elif self.idle:
+            self._on_idle()

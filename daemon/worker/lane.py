@@ -1,0 +1,74 @@
+"""What both lanes do with a job: the steps before and after the call, each with a name."""
+
+from __future__ import annotations
+
+from perdure.clock import Clock
+from perdure.context import Context
+from perdure.daemon.worker.failure import failure
+from perdure.daemon.worker.handlers import Handler, Handlers
+from perdure.daemon.worker.job_logger import JobLogger
+from perdure.daemon.worker.output import Output
+from perdure.data_check import encode_data
+from perdure.errors import Permanent
+from perdure.wire.data import ErrorData
+from perdure.wire.work import Failed, JobRow
+
+#: What one job came to: None (it completed without a result), the JSON text of its result, or its failure.
+Outcome = str | Failed | None
+
+
+class Bench:
+    """What is on a worker's bench, for both lanes: handlers, clock, output and limits."""
+
+    __slots__ = ("clock", "handlers", "logger", "output", "result_bytes")
+
+    def __init__(self, handlers: Handlers, clock: Clock, output: Output, logger: JobLogger, result_bytes: int) -> None:
+        self.handlers = handlers
+        self.clock = clock
+        self.output = output
+        self.logger = logger
+        self.result_bytes = result_bytes
+
+
+class ResultTooLarge(Permanent):
+    """The result is too large to be kept. Write it to a file and return its path."""
+
+
+def make_context(bench: Bench, row: JobRow, args: dict[str, object], started_ns: int) -> Context:
+    """What the handler is told about its job."""
+    limit = row.timeout_ms
+    return Context(
+        id=row.id,
+        kind=row.kind,
+        queue=row.queue,
+        args=args,
+        attempt=row.attempt,
+        max_attempts=row.max_attempts,
+        log=bench.logger,
+        deadline=None if limit is None else (started_ns + limit * 1_000_000) / 1e9,
+    )
+
+
+def encode_result(result: object, limit_bytes: int) -> str | None:
+    """The JSON text of what a handler returned; None for None. Raises NotData, ResultTooLarge."""
+    if result is None:
+        return None
+    text = encode_data(result, "result")
+    # A character takes one byte or more: the exact count is only needed near the limit.
+    if len(text) * 4 > limit_bytes and (size := len(text.encode())) > limit_bytes:
+        raise ResultTooLarge(
+            f"the result has {size:,} bytes, over the limit of {limit_bytes:,} (limits.result);"
+            " write it to a file and return its path"
+        )
+    return text
+
+
+def fail(row: JobRow, handler: Handler, error: BaseException) -> Failed:
+    """Classify what was raised."""
+    return failure(row.id, error, handler.permanent, handler.transient)
+
+
+def unknown_kind(row: JobRow) -> Failed:
+    """The supervisor sends only kinds that this worker's nursery has declared, so this is a defect, not a fate."""
+    message = f"this worker has no handler for {row.kind}; it is tried again elsewhere"
+    return Failed(row.id, ErrorData(type="UnknownKind", message=message, retryable=True), True)

@@ -1,0 +1,167 @@
+"""The worker's second thread: the channel, the heartbeat, the watch over the sync lane, and the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from typing import Final
+
+import msgspec
+
+from perdure.daemon.worker import stacks
+from perdure.daemon.worker.alarm import Alarm
+from perdure.daemon.worker.async_lane import AsyncLane
+from perdure.daemon.worker.lane import Bench
+from perdure.daemon.worker.port import ORPHANED
+from perdure.daemon.worker.recorder import RecorderPage
+from perdure.daemon.worker.sync_lane import SyncLane
+from perdure.log import get_logger
+from perdure.wire.channel import Channel
+from perdure.wire.work import Drain, DumpStacks, Hello, JobRow, Recall, Returned, Run, StacksDumped, ToWorker
+
+#: How often the heartbeat word grows.
+HEARTBEAT_SECONDS: Final = 1.0
+#: How often the sync lane is looked at while it is busy: how late a soft time limit may come.
+WATCH_SECONDS: Final = 0.025
+#: How long background tasks of handlers and their generators may take to end at a drain.
+_CLOSING_SECONDS: Final = 1.0
+
+log = get_logger()
+
+
+class LoopSide:
+    """Takes messages, and gives each lane its jobs. Used in the loop's thread only."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        page: RecorderPage,
+        sync: SyncLane,
+        alarm: Alarm,
+        bench: Bench,
+        stacks_fd: int,
+    ) -> None:
+        self._loop = loop
+        self._page = page
+        self._sync = sync
+        self._alarm = alarm
+        self._bench = bench
+        self._stacks_fd = stacks_fd
+        self._watching = False
+        self._draining = False
+        self._sync_ended = False
+        self._async: AsyncLane
+        self._channel: Channel[ToWorker] = Channel(
+            sock,
+            msgspec.msgpack.Decoder(ToWorker),
+            self._on_message,
+            self._on_close,
+            loop=loop,
+            on_drained=self.stop_if_done,
+        )
+
+    def serve(self, lane: AsyncLane) -> None:
+        """Turn the loop until the worker has drained."""
+        self._async = lane
+        self._loop.call_soon(self._beat)
+        self._channel.send(Hello(os.getpid()))
+        stopped = False
+        while not stopped:
+            try:
+                self._loop.run_forever()
+                stopped = True
+            except (SystemExit, KeyboardInterrupt) as error:
+                # A background task of a handler raised it; jobs themselves are guarded. The loop can go on.
+                log.warning("worker.background_task_raised", type=type(error).__name__, advice="ignored")
+        self._close_loop()
+
+    def on_sync_end(self) -> None:
+        """The sync lane has run its last job and told everything."""
+        self._sync_ended = True
+        self.stop_if_done()
+
+    def stop_if_done(self) -> None:
+        """End the loop when a drain is through: both lanes have nothing left to do or to tell."""
+        if self._draining and self._sync_ended and self._async.idle and not self._channel.pending_bytes:
+            self._loop.stop()
+
+    # --- messages
+
+    def _on_message(self, message: ToWorker) -> None:
+        match message:
+            case Run():
+                self._take(message.jobs)
+            case Recall():
+                self._give_back(message.count, set(message.ids))
+            case DumpStacks():
+                stacks.dump_tasks(self._stacks_fd, self._loop)
+                self._channel.send(StacksDumped())
+            case Drain():
+                self._drain()
+
+    def _on_close(self, cause: Exception | None) -> None:
+        """The supervisor is gone: nobody will take the outcomes, and somebody else will run the jobs again."""
+        if cause is not None:
+            with contextlib.suppress(OSError):
+                os.write(2, f"the channel to the supervisor broke: {cause}\n".encode("utf-8", "backslashreplace"))
+        os._exit(ORPHANED)
+
+    def _take(self, rows: list[JobRow]) -> None:
+        if self._draining:
+            self._channel.send(Returned([row.id for row in rows]))
+            return
+        is_async = self._bench.handlers.is_async
+        later = [row for row in rows if is_async(row.kind)]
+        if later:
+            self._async.offer(later)
+        if len(later) < len(rows):
+            self._sync.offer([row for row in rows if not is_async(row.kind)] if later else rows)
+            if not self._watching:
+                self._watching = True
+                self._loop.call_later(WATCH_SECONDS, self._watch)
+
+    def _give_back(self, count: int, ids: set[int]) -> None:
+        taken = self._sync.take_back_ids(ids) + self._async.take_back_ids(ids) if ids else []
+        if count > 0:
+            last = self._sync.take_back(count)
+            taken += last
+            taken += self._async.take_back(count - len(last))
+        self._channel.send(Returned(taken))
+
+    def _drain(self) -> None:
+        self._draining = True
+        self._give_back(self._sync.waiting + self._async.waiting, set())
+        self._sync.drain()
+
+    # --- timers
+
+    def _beat(self) -> None:
+        self._page.beat()
+        self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
+
+    def _watch(self) -> None:
+        """While the sync lane is busy: ring its alarm, and send what a long job would hold up."""
+        if self._sync.idle and not self._sync.waiting:
+            self._watching = False
+            return
+        self._alarm.poke()
+        self._sync.outbox.try_flush()
+        self._loop.call_later(WATCH_SECONDS, self._watch)
+
+    # --- the end
+
+    def _close_loop(self) -> None:
+        """Let background tasks and generators of handlers end, but not for long."""
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(Exception):
+            self._loop.run_until_complete(asyncio.wait_for(self._settle(tasks), _CLOSING_SECONDS))
+
+    async def _settle(self, tasks: set[asyncio.Task[object]]) -> None:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
+        await self._loop.shutdown_default_executor()

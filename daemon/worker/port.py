@@ -1,0 +1,49 @@
+"""The worker's way out: encoded messages on the channel's socket, from either thread.
+
+A packet of a SEQPACKET socket goes out whole or not at all, so the two lanes need no lock and no hand-over between
+threads. When the supervisor reads slowly, the sync lane waits: that is the back-pressure.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import time
+from typing import Final
+
+from perdure.wire import packet
+
+#: The exit status of a worker whose supervisor is gone.
+ORPHANED: Final = 1
+#: Pause when the machine is short of descriptors or memory for a large message, seconds.
+_SHORTAGE_PAUSE: Final = 0.05
+_GONE: Final = frozenset((errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.EBADF))
+
+
+class Port:
+    """Sends to the supervisor. If that is gone there is nothing to save: the process ends at once."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLOUT)
+
+    def try_send(self, data: bytes) -> bool:
+        """Send one message; False: not now, nothing was sent."""
+        try:
+            packet.send(self._sock, data)
+        except OSError as error:
+            if error.errno in _GONE:
+                os._exit(ORPHANED)
+            return False
+        return True
+
+    def send_waiting(self, data: bytes) -> None:
+        """Send one message, and wait for room if there is none. Not for the loop's thread."""
+        while not self.try_send(data):
+            if self._poll.poll(1000):
+                # There is room, so it was a shortage, or the other thread was faster.
+                time.sleep(_SHORTAGE_PAUSE if len(data) > packet.INLINE_BYTES else 0)

@@ -1,0 +1,162 @@
+"""The sync lane: one job after the other in the main thread, where signals and soft time limits work."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable
+from queue import SimpleQueue
+
+from perdure.daemon.worker.alarm import Alarm
+from perdure.daemon.worker.handlers import Handler
+from perdure.daemon.worker.lane import Bench, Outcome, encode_result, fail, make_context, unknown_kind
+from perdure.daemon.worker.outcome import LONG_JOB_NS, Outbox
+from perdure.daemon.worker.recorder import SlotWriter
+from perdure.wire.work import JobRow
+
+
+class SyncLane:
+    """Jobs come from the loop's thread through `offer`, and may be taken back: two ends of a deque.
+
+    Each operation of a deque is atomic, so a job is run or given back, never both.
+    """
+
+    def __init__(self, bench: Bench, slot: SlotWriter, outbox: Outbox, alarm: Alarm) -> None:
+        self._bench = bench
+        self._slot = slot
+        self.outbox = outbox
+        self._alarm = alarm
+        self._queue: deque[JobRow] = deque()
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._draining = False
+        #: True while the main thread waits for work.
+        self.idle = True
+        #: The process in which this lane may run: a child forked by a handler must not go on with our jobs.
+        self._pid = os.getpid()
+        self._forked = False
+        os.register_at_fork(after_in_child=self._note_fork)
+
+    # --- the loop's thread
+
+    def offer(self, rows: Iterable[JobRow]) -> None:
+        """Append jobs, and wake the lane if it waits. Seen too late, `idle` costs a spare token, never a lost one."""
+        self._queue.extend(rows)
+        if self.idle:
+            self._wake.put(None)
+
+    def take_back(self, count: int) -> list[int]:
+        """Remove up to `count` jobs that have not begun, the last ones first; their ids."""
+        taken: list[int] = []
+        try:
+            while len(taken) < count:
+                taken.append(self._queue.pop().id)
+        except IndexError:
+            pass
+        return taken
+
+    def take_back_ids(self, ids: set[int]) -> list[int]:
+        """Remove those of `ids` that have not begun; their ids."""
+        taken: list[int] = []
+        for row in list(self._queue):
+            if row.id in ids:
+                try:
+                    self._queue.remove(row)
+                except ValueError:
+                    continue  # it has begun meanwhile
+                taken.append(row.id)
+        return taken
+
+    def drain(self) -> None:
+        """End when the queue is empty."""
+        self._draining = True
+        self._wake.put(None)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs have not begun."""
+        return len(self._queue)
+
+    # --- the main thread
+
+    def serve(self) -> None:
+        """Run jobs until `drain`. Everything is told to the supervisor before it returns."""
+        take = self._queue.popleft
+        while True:
+            try:
+                row = take()
+            except IndexError:
+                if not self._wait_for_work():
+                    return
+                continue
+            if self._run(row):
+                self.outbox.flush()
+
+    def _wait_for_work(self) -> bool:
+        """Flush, then sleep until there is something to do. False: there will be nothing more."""
+        self.outbox.flush()
+        self.idle = True
+        # Looked at after `idle` is set: whoever appended before that has not put a token.
+        if not self._queue:
+            if self._draining:
+                return False
+            self._wake.get()
+        self.idle = False
+        return True
+
+    def _run(self, row: JobRow) -> bool:
+        """Run one job: record its start, perform it, record its end. True: the outcomes should be sent now.
+
+        The outcome is in the outbox (and in the done ring) before the slot is cleared: whenever the process dies, the
+        page tells the truth.
+        """
+        bench = self._bench
+        handler = bench.handlers.get(row.kind)
+        started_ns = bench.clock.monotonic_ns()
+        if handler is None:
+            return self.outbox.add(None, row, unknown_kind(row), started_ns, started_ns)
+        if handler.slow and self.outbox.count:
+            self.outbox.flush()
+        bench.output.sync_job = row
+        self._slot.begin(row.id, row.attempt, started_ns, row.timeout_ms)
+        outcome = self._perform(handler, row, started_ns)
+        if self._forked:
+            os._exit(0)
+        bench.output.end_sync_job()
+        ended_ns = bench.clock.monotonic_ns()
+        handler.slow = ended_ns - started_ns > LONG_JOB_NS
+        is_due = self.outbox.add(handler, row, outcome, started_ns, ended_ns)
+        self._slot.finish()
+        return is_due
+
+    def _perform(self, handler: Handler, row: JobRow, started_ns: int) -> Outcome:
+        """Bind the arguments, call the handler, encode its result; whatever is raised becomes a Failed."""
+        try:
+            args = handler.bind(row.args)
+            context = make_context(self._bench, row, args, started_ns) if handler.wants_context else None
+            result = self._call(handler, row, args, context, started_ns)
+            return None if result is None else encode_result(result, self._bench.result_bytes)
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a job does not end its worker
+            return fail(row, handler, error)
+
+    def _call(
+        self, handler: Handler, row: JobRow, args: dict[str, object], context: object | None, started_ns: int
+    ) -> object:
+        """Call the handler with the alarm armed.
+
+        JobTimeout can be raised from the first statement of `try` until `finally` has disarmed the alarm, also in
+        between, after the handler has returned. In each of these places it leaves this function like an exception of
+        the handler. After the `finally` nothing is armed any more.
+        """
+        alarm = self._alarm
+        try:
+            if row.timeout_ms is not None:
+                alarm.limit_ms = row.timeout_ms
+                alarm.due_ns = started_ns + row.timeout_ms * 1_000_000
+            if context is None:
+                return handler.function(**args)
+            return handler.function(context, **args)
+        finally:
+            alarm.due_ns = 0
+
+    def _note_fork(self) -> None:
+        self._forked = True

@@ -1,0 +1,157 @@
+"""The supervisor's side of a worker: its channel, its recorder page, its stacks, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, cast
+
+from msgspec.msgpack import Decoder
+
+from perdure.daemon.ledger import Death
+from perdure.daemon.reaper import Exit
+from perdure.daemon.worker.recorder import RecorderPage
+from perdure.store.models import ClaimedJob
+from perdure.wire.channel import Channel
+from perdure.wire.work import DumpStacks, FromWorker, JobRow, Run, StacksDumped
+
+#: How long a hung worker has to write the stacks of its tasks; those of its threads need no cooperation.
+DUMP_SECONDS = 0.2
+#: Most bytes of stacks that are kept with a job.
+STACKS_BYTES = 64 * 1024
+
+_FROM_WORKER = Decoder(FromWorker)
+
+
+class WorkerLink:
+    """A worker process as the supervisor has it.
+
+    `doomed`: jobs over their hard limit that it is being killed for. `on_message(link, message)` gets what it says,
+    `on_exit(link, exit)` comes once, when the process has ended and everything it had said has been read.
+    """
+
+    def __init__(
+        self,
+        worker_id: int,
+        folder: Path,
+        page: RecorderPage,
+        started_ns: int,
+        on_message: Callable[[WorkerLink, Any], None],
+        on_exit: Callable[[WorkerLink, Exit], None],
+    ) -> None:
+        self.id = worker_id
+        self.pid = 0
+        self.page = page
+        self.started_ns = started_ns
+        self.jobs_done = 0
+        self.asked_to_end = False
+        self.doomed: set[int] = set()
+        self.progress_seen: tuple[int, int] = (0, started_ns)
+        self.ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._folder = folder
+        self._stacks_fd = os.open(self.stacks_path(folder, worker_id), _STACKS_FLAGS, 0o600)
+        self._on_message = on_message
+        self._on_exit = on_exit
+        self._exit: Exit | None = None
+        self._dumped = asyncio.Event()
+        self._channel: Channel[FromWorker] = Channel(self.ours, _FROM_WORKER, self._message, self._closed)
+
+    @staticmethod
+    def page_path(folder: Path, worker_id: int) -> Path:
+        """Where a worker's recorder page is."""
+        return folder / f"{worker_id}.page"
+
+    @staticmethod
+    def stacks_path(folder: Path, worker_id: int) -> Path:
+        """Where a worker's stacks go when it crashes or hangs."""
+        return folder / f"{worker_id}.stacks"
+
+    def worker_fds(self, output_fd: int) -> list[int]:
+        """The descriptors that the nursery hands to the worker: channel, page, stacks, output."""
+        return [self._theirs.fileno(), self.page.fileno(), self._stacks_fd, output_fd]
+
+    def forked(self, pid: int) -> None:
+        """The worker exists and has its descriptors: give up our copy of its end of the channel."""
+        self.pid = pid
+        self._theirs.close()
+
+    def never_started(self) -> None:
+        """The fork failed: as if it had ended at once."""
+        self.asked_to_end = True
+        self.process_ended(Exit(0, None, None, 0.0, 0))
+        self._channel.close()
+
+    def run(self, jobs: list[ClaimedJob]) -> None:
+        """Send jobs. A worker that is gone gets nothing; its end is handled when it is known."""
+        self.send(Run(cast("list[JobRow]", jobs)))
+
+    def send(self, message: object) -> None:
+        """Send any message to the worker."""
+        self._channel.send(message)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it still lives."""
+        if self.pid and self._exit is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    async def autopsy(self) -> None:
+        """Have a hung worker write down what all its threads and tasks are doing, as far as it still can; then kill it."""
+        self._dumped.clear()
+        self.signal(signal.SIGUSR1)
+        self._channel.send(DumpStacks())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._dumped.wait(), DUMP_SECONDS)
+        self.signal(signal.SIGKILL)
+
+    def process_ended(self, ended: Exit) -> None:
+        """The process is gone; what it sent before is still read before `on_exit` comes."""
+        self._exit = ended
+        if self._theirs.fileno() >= 0:
+            self._theirs.close()
+        if self._channel.closed:
+            self._on_exit(self, ended)
+
+    def death(self, executing: Collection[int]) -> Death:
+        """How it ended, for the record of the jobs it took along."""
+        assert self._exit is not None
+        beside = f" beside {len(executing) - 1} others" if len(executing) > 1 else ""
+        message = f"worker {self.id} was executing the job{beside} when it {_was(self._exit)}"
+        return Death(message, self._exit.as_data(), self._stacks())
+
+    def close(self) -> None:
+        """Free everything that belonged to it, files included."""
+        self._channel.close()
+        self.page.close()
+        os.close(self._stacks_fd)
+        for path in (self.page_path(self._folder, self.id), self.stacks_path(self._folder, self.id)):
+            path.unlink(missing_ok=True)
+
+    def _stacks(self) -> str | None:
+        size = os.fstat(self._stacks_fd).st_size
+        data = os.pread(self._stacks_fd, STACKS_BYTES, max(0, size - STACKS_BYTES))
+        return data.decode("utf-8", "replace") or None
+
+    def _message(self, message: FromWorker) -> None:
+        if isinstance(message, StacksDumped):
+            self._dumped.set()
+        else:
+            self._on_message(self, message)
+
+    def _closed(self, cause: Exception | None) -> None:
+        # A worker closes its channel only by ending. One that broke the protocol is ended here.
+        self.signal(signal.SIGKILL)
+        if self._exit is not None:
+            self._on_exit(self, self._exit)
+
+
+_STACKS_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+
+
+def _was(ended: Exit) -> str:
+    return f"was {ended}" if ended.signal is not None else str(ended)

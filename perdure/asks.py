@@ -1,0 +1,125 @@
+"""The requests of a client, each built in one place for its asynchronous and its synchronous form."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from perdure.data_check import encode_args
+from perdure.wire import control
+from perdure.wire.data import DeadFilter, DeadView, Enqueued, JobFilter, JobSpec, JobView, KindSpec, QueueView, Verdict
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Generic[T]):
+    """A request whose answer is a T. `repeatable`: asking twice does no more than asking once."""
+
+    request: control.Request
+    repeatable: bool = False
+
+
+def enqueue(jobs: list[JobSpec], strict: bool) -> Ask[list[Enqueued]]:
+    """Put jobs into the queue."""
+    return Ask(control.Enqueue(jobs, strict))
+
+
+def get(job_id: int) -> Ask[JobView | None]:
+    """Look at a job."""
+    return Ask(control.GetJob(job_id), repeatable=True)
+
+
+def list_jobs(which: JobFilter | None) -> Ask[list[JobView]]:
+    """Look at a page of jobs."""
+    return Ask(control.ListJobs(which or JobFilter()), repeatable=True)
+
+
+def wait(ids: int | Iterable[int]) -> Ask[list[control.JobEnd]]:
+    """Wait for the ends of jobs."""
+    return Ask(control.WaitJobs(_ids(ids)), repeatable=True)
+
+
+def cancel(ids: int | Iterable[int]) -> Ask[list[Verdict]]:
+    """Take jobs back."""
+    return Ask(control.CancelJobs(_ids(ids)))
+
+
+def retry(ids: int | Iterable[int]) -> Ask[list[Verdict]]:
+    """Make jobs available now."""
+    return Ask(control.RetryJobs(_ids(ids)))
+
+
+def read_log(job_id: int, offset: int) -> Ask[control.LogPiece]:
+    """Read a job's output."""
+    return Ask(control.ReadLog(job_id, offset), repeatable=True)
+
+
+def dead_list(which: DeadFilter | None) -> Ask[list[DeadView]]:
+    """Look at a page of dead letters."""
+    return Ask(control.ListDead(which or DeadFilter()), repeatable=True)
+
+
+def dead_get(job_id: int) -> Ask[DeadView | None]:
+    """Look at a dead letter."""
+    return Ask(control.GetDead(job_id), repeatable=True)
+
+
+def replay(ids: int | Iterable[int], set_args: dict[str, Any] | None) -> Ask[list[Verdict]]:
+    """Give dead jobs another life."""
+    text = None if set_args is None else encode_args(set_args, "set_args")
+    return Ask(control.ReplayDead(_ids(ids), text, _who()))
+
+
+def discard(ids: int | Iterable[int]) -> Ask[list[Verdict]]:
+    """Decide that dead letters need nothing more."""
+    return Ask(control.DiscardDead(_ids(ids), _who()))
+
+
+def queues() -> Ask[list[QueueView]]:
+    """Look at the queues."""
+    return Ask(control.ListQueues(), repeatable=True)
+
+
+def pause(queue: str) -> Ask[None]:
+    """Stop claiming from a queue."""
+    return Ask(control.PauseQueue(queue, _who()), repeatable=True)
+
+
+def resume(queue: str) -> Ask[None]:
+    """Claim from a queue again."""
+    return Ask(control.ResumeQueue(queue, _who()), repeatable=True)
+
+
+def kinds() -> Ask[list[KindSpec]]:
+    """Look at what the handlers declare."""
+    return Ask(control.ListKinds(), repeatable=True)
+
+
+def status() -> Ask[control.Status]:
+    """Look at the daemon."""
+    return Ask(control.GetStatus(), repeatable=True)
+
+
+def reload() -> Ask[list[KindSpec]]:
+    """Load the handlers anew."""
+    return Ask(control.Reload())
+
+
+def raw(request: control.Request) -> Ask[Any]:
+    """Any request."""
+    return Ask(request)
+
+
+def _ids(ids: int | Iterable[int]) -> list[int]:
+    return [ids] if isinstance(ids, int) else list(ids)
+
+
+def _who() -> str:
+    """The user, for the history of what is done."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return ""

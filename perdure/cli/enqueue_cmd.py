@@ -1,0 +1,137 @@
+"""`perdure enqueue`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from perdure.cli import session
+from perdure.cli.options import DURATION, MOMENT, PRIORITY, config_option
+
+if TYPE_CHECKING:
+    from perdure.wire.data import JobSpec
+
+
+_EXAMPLES = """\b
+Examples:
+  perdure enqueue mail.send to=ada@example.org copies:=2
+  perdure enqueue report --json '{"month": "2027-01"}' --delay 10m
+  perdure enqueue ingest --from files.jsonl
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("kind", metavar="[KIND]", required=False)
+@click.argument("pairs", metavar="[KEY=VALUE | KEY:=JSON]...", nargs=-1)
+@click.option("--json", "args_json", metavar="OBJ", help="The arguments as a JSON object; KEY=VALUE is added to it.")
+@click.option(
+    "--from",
+    "source",
+    metavar="FILE",
+    help="Many jobs, one a line ('-': stdin): with KIND the arguments of each, without it whole jobs.",
+)
+@click.option("--queue", metavar="QUEUE", help="Queue; default: what the kind declares.")
+@click.option("--priority", type=PRIORITY, metavar="N", help="-20 to 19, like nice: lower runs first.")
+@click.option("--delay", type=DURATION, metavar="TIME", help="Not before this time has passed (5m, 1h30m).")
+@click.option(
+    "--at", type=MOMENT, metavar="TIME", help="Not before this moment (14:30, 2027-01-31T14:30, epoch seconds)."
+)
+@click.option("--unique", metavar="KEY", help="If an unfinished job of this kind has this key, enqueue nothing.")
+@click.option("--unique-strict", is_flag=True, help="With a unique key that is taken: fail with exit code 5.")
+@click.option("--max-attempts", type=click.IntRange(1), metavar="N", help="How often it may fail.")
+@click.option("--timeout", type=DURATION, metavar="TIME", help="How long an attempt may take; 0: no limit.")
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag to find it by; may be repeated.")
+@click.option("--wait", is_flag=True, help="Return when it has ended; exit code 4 if it did not complete.")
+@click.option("--follow", is_flag=True, help="Print what the job writes until it ends; exit code as with --wait.")
+@click.option("--output", type=click.Choice(["id", "json"]), default="id", show_default=True, help="What to print.")
+@config_option
+@click.pass_context
+def enqueue(
+    ctx: click.Context,
+    /,
+    kind: str | None,
+    pairs: tuple[str, ...],
+    args_json: str | None,
+    source: str | None,
+    config: Path | None,
+    **options: Any,
+) -> None:
+    """Put jobs into the queue; prints their ids.
+
+    A job is on disk when its id is printed. Without a daemon the job is written into the file and waits for one.
+    """
+    from perdure.cli.enqueueing import Wishes, carry_out
+
+    _check(ctx, kind, pairs, args_json, source, options)
+    settings = session.load(config)
+    template = _template(kind, options)
+    if source is None:
+        from perdure.cli.bulk import Batch
+
+        batch = Batch([_one(template, pairs, args_json)], "", [])
+    else:
+        from perdure.cli.bulk import read_jobs
+
+        batch = read_jobs(source, template, settings)
+    wishes = Wishes(
+        strict=options["unique_strict"],
+        wait=options["wait"] or options["follow"],
+        follow=options["follow"],
+        as_json=options["output"] == "json",
+    )
+    ctx.exit(carry_out(batch, settings, wishes))
+
+
+def _check(
+    ctx: click.Context,
+    kind: str | None,
+    pairs: tuple[str, ...],
+    args_json: str | None,
+    source: str | None,
+    options: dict[str, Any],
+) -> None:
+    """Refuse combinations that have no meaning."""
+    if options["delay"] is not None and options["at"] is not None:
+        raise click.UsageError("--delay and --at: choose one of them", ctx)
+    if source is None:
+        if kind is None:
+            raise click.UsageError("which kind of job? perdure enqueue KIND [key=value]...", ctx)
+        if "=" in kind:
+            raise click.UsageError(f"the kind of job comes first: perdure enqueue KIND {kind}", ctx)
+        if options["unique_strict"] and options["unique"] is None:
+            raise click.UsageError("--unique-strict goes with --unique KEY", ctx)
+        return
+    if pairs or args_json is not None:
+        raise click.UsageError("with --from, the arguments come from the file", ctx)
+    if options["unique"] is not None:
+        raise click.UsageError("with --from, a unique key goes into each line (whole jobs, without KIND)", ctx)
+    if options["follow"]:
+        raise click.UsageError("--follow is for a single job; with --from, use --wait", ctx)
+
+
+def _template(kind: str | None, options: dict[str, Any]) -> JobSpec:
+    """What the options say about every job."""
+    from perdure.wire.data import JobSpec
+
+    return JobSpec(
+        kind=kind or "",
+        queue=options["queue"],
+        priority=options["priority"],
+        max_attempts=options["max_attempts"],
+        timeout_ms=options["timeout"],
+        delay_ms=options["delay"],
+        at_ms=options["at"],
+        unique=options["unique"],
+        tags=list(options["tags"]),
+    )
+
+
+def _one(template: JobSpec, pairs: tuple[str, ...], args_json: str | None) -> JobSpec:
+    from msgspec.structs import replace
+
+    from perdure.cli.arguments import object_text, parse_object, parse_pairs
+
+    base = None if args_json is None else parse_object(args_json, "--json")
+    return replace(template, args=object_text(parse_pairs(pairs, base)))

@@ -1,0 +1,131 @@
+"""What `perdure enqueue` does with jobs that it has read: send them, say their ids, wait for them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from perdure.cli.bulk import Batch, send
+from perdure.cli.session import Session, connect
+from perdure.cli.text import clean, is_terminal, plural
+from perdure.errors import PerdureError
+from perdure.wire.data import Enqueued
+
+if TYPE_CHECKING:
+    from perdure.config.settings import Settings
+    from perdure.wire.control import JobEnd
+
+
+class Wishes(NamedTuple):
+    """How the command was asked to behave: see its options."""
+
+    strict: bool
+    wait: bool
+    follow: bool
+    as_json: bool
+
+
+def carry_out(batch: Batch, settings: Settings, wishes: Wishes) -> int:
+    """Enqueue, print, and wait as wished; the exit code."""
+    if not batch.jobs:
+        _note(f"{batch.source}: no jobs in it; nothing was enqueued")
+        return 0
+    session = connect(settings, local=not wishes.wait, create=True)
+    try:
+        placed = send(session, batch, settings, strict=wishes.strict)
+        if not (wishes.wait and wishes.as_json):
+            _print(placed, as_json=wishes.as_json, many=bool(batch.source))
+        _note_duplicates(batch, placed)
+        _note_unknown_kinds(session, batch)
+        if not wishes.wait:
+            return 0
+        if wishes.follow:
+            from perdure.cli.following import print_log
+
+            session = print_log(session, settings, placed[0].id, follow=True)
+        from perdure.cli.following import wait_for
+
+        ends, session = wait_for(session, settings, list(dict.fromkeys(one.id for one in placed)), None)
+    finally:
+        session.close()
+    return _tell_ends(placed, ends, as_json=wishes.as_json)
+
+
+def _print(placed: Sequence[Enqueued], *, as_json: bool, many: bool) -> None:
+    """The ids on stdout, flushed: whatever happens from here on, the caller knows them."""
+    if as_json:
+        from perdure.cli.documents import print_documents
+
+        print_documents({"id": one.id, "duplicate": one.duplicate} for one in placed)
+    elif many and is_terminal(sys.stdout):
+        ids = [one.id for one in placed]
+        where = f"id {ids[0]}" if len(ids) == 1 else f"ids {min(ids)} to {max(ids)}"
+        click.echo(f"{plural(len(ids), 'job')} in the queue ({where})")
+    else:
+        click.echo("\n".join(str(one.id) for one in placed))
+
+
+def _note(text: str) -> None:
+    """A word for a person; scripts are not bothered."""
+    if is_terminal(sys.stderr):
+        click.echo(text, err=True)
+
+
+def _note_duplicates(batch: Batch, placed: Sequence[Enqueued]) -> None:
+    duplicates = [one.id for one in placed if one.duplicate]
+    if duplicates and batch.source:
+        _note(f"{plural(len(duplicates), 'job')} not enqueued again: unfinished jobs have their unique keys")
+    elif duplicates:
+        _note(f"not enqueued again: job {duplicates[0]} has this unique key and has not finished")
+
+
+def _note_unknown_kinds(session: Session, batch: Batch) -> None:
+    if not is_terminal(sys.stderr):
+        return
+    from perdure.wire.control import ListKinds
+
+    try:
+        known = [spec.name for spec in session.request(ListKinds())]
+    except PerdureError:
+        return  # the jobs are in the queue; this is only a hint
+    for kind in sorted({job.kind for job in batch.jobs} - set(known))[:5]:
+        click.echo(clean(unknown_kind(kind, known)), err=True)
+
+
+def unknown_kind(kind: str, known: Sequence[str]) -> str:
+    """That nobody handles this kind, and which one may have been meant."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(kind, known, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"no handler named {kind} is loaded; the job waits (parked) until one is.{hint}"
+
+
+def _tell_ends(placed: Sequence[Enqueued], ends: Sequence[JobEnd], *, as_json: bool) -> int:
+    from perdure.cli.following import end_document
+
+    by_id = {end.id: end for end in ends}
+    failed = [end for end in ends if end.state != "completed"]
+    if as_json:
+        from perdure.cli.documents import print_documents
+
+        print_documents(
+            {"id": one.id, "duplicate": one.duplicate, **end_document(by_id[one.id])}
+            for one in placed
+            if one.id in by_id
+        )
+    for end in failed[:20]:
+        click.echo(
+            f"perdure: job {end.id} is {end.state}: {clean(end.error or 'no error')}. See: perdure show {end.id}",
+            err=True,
+        )
+    if len(failed) > 20:
+        click.echo(f"perdure: and {len(failed) - 20} more did not complete", err=True)
+    if not failed and len(ends) == 1:
+        _note(f"job {ends[0].id} completed" + (f": {clean(ends[0].result)}" if ends[0].result else ""))
+    elif not failed:
+        _note(f"all {len(ends)} jobs completed")
+    return 4 if failed else 0

@@ -1,0 +1,55 @@
+"""`perdure jobs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from perdure.cli import session
+from perdure.cli.options import config_option, json_option
+
+#: As in store/states.py, whose import would cost more than the list.
+STATES = ("scheduled", "available", "running", "retryable", "parked", "completed", "cancelled")
+
+
+@click.command()
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice(STATES), help="Only jobs in this state; may be repeated."
+)
+@click.option("--queue", metavar="QUEUE", help="Only jobs of this queue.")
+@click.option("--kind", metavar="KIND", help="Only jobs of this kind.")
+@click.option("--tag", metavar="TAG", help="Only jobs with this tag.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
+@json_option
+@config_option
+def jobs(
+    states: tuple[str, ...],
+    queue: str | None,
+    kind: str | None,
+    tag: str | None,
+    limit: int,
+    as_json: bool,
+    config: Path | None,
+) -> None:
+    """List jobs, newest first.
+
+    Dead ones are listed by `perdure dead list`. With --json, one object per line.
+    """
+    from perdure.cli.documents import document, print_document
+    from perdure.cli.pages import job_pages
+    from perdure.wire.data import JobFilter
+
+    which = JobFilter(states=list(states), queue=queue, kind=kind, tag=tag, limit=limit)
+    with session.open_queue(config) as opened:
+        pages = job_pages(opened, which)
+        if as_json:
+            for page in pages:
+                for view in page:
+                    print_document(document(view))
+            return
+        views = [view for page in pages for view in page]
+    from perdure.cli.job_text import print_jobs
+
+    filtered = bool(states or queue or kind or tag)
+    print_jobs(views, filtered=filtered, limit=limit)

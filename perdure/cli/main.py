@@ -1,0 +1,87 @@
+"""The entry point `perdure`: finds the command, runs it, and turns what goes wrong into a message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from perdure.cli.lazy import Entry, LazyGroup
+
+SECTIONS: dict[str, dict[str, Entry]] = {
+    "Begin": {
+        "init": Entry("perdure.cli.init_cmd:init", "Write a perdure.toml and a jobs.py that run as they are."),
+        "run": Entry("perdure.cli.run_cmd:run", "Run the daemon in the foreground."),
+    },
+    "Jobs": {
+        "enqueue": Entry("perdure.cli.enqueue_cmd:enqueue", "Put jobs into the queue; prints their ids."),
+        "jobs": Entry("perdure.cli.jobs_cmd:jobs", "List jobs, newest first."),
+        "show": Entry("perdure.cli.show_cmd:show", "Show everything about one job."),
+        "logs": Entry("perdure.cli.logs_cmd:logs", "Print what a job wrote."),
+        "wait": Entry("perdure.cli.wait_cmd:wait", "Wait until jobs have ended."),
+        "cancel": Entry("perdure.cli.act_cmd:cancel", "Take back jobs that have not begun."),
+        "retry": Entry("perdure.cli.act_cmd:retry", "Run jobs again, or now instead of later."),
+        "dead": Entry("perdure.cli.dead_cmd:dead", "Look at dead letters, replay or discard them."),
+    },
+    "Daemon": {
+        "status": Entry("perdure.cli.status_cmd:status", "Show what the daemon does, and how it is."),
+        "queue": Entry("perdure.cli.queue_cmd:queue", "List, pause and resume queues."),
+        "kinds": Entry("perdure.cli.kinds_cmd:kinds", "List the kinds of jobs that the loaded handlers declare."),
+        "reload": Entry("perdure.cli.reload_cmd:reload", "Load the handlers anew."),
+        "config": Entry("perdure.cli.config_cmd:config", "Check the configuration."),
+        "doctor": Entry("perdure.cli.doctor_cmd:doctor", "Look for what is wrong with this installation."),
+        "systemd": Entry("perdure.cli.systemd_cmd:systemd", "Print or install the systemd unit.", optional=True),
+        "bench": Entry("perdure.bench:bench", "Measure how fast this machine runs jobs.", optional=True),
+    },
+}
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    from perdure import __version__
+
+    click.echo(f"perdure {__version__}")
+    ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done; 1 it failed; 2 usage; 3 the daemon is not reachable; 4 the job waited for failed; "
+    "5 refused.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
+def cli() -> None:
+    """A job-runner daemon for one server that loses nothing."""
+
+
+def main() -> NoReturn:
+    """What the program `perdure` does."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code. Prints errors; raises none."""
+    _be_forgiving(sys.stdout)
+    _be_forgiving(sys.stderr)
+    try:
+        code = cli.main(list(arguments), prog_name="perdure", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BaseException as error:  # the one place where errors become exit codes
+        from perdure.cli.failures import report
+
+        return report(error)
+    return code if isinstance(code, int) else 0
+
+
+def _be_forgiving(stream: Any) -> None:
+    """Show characters that the terminal's encoding lacks as escapes, instead of failing on them."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")

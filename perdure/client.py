@@ -1,0 +1,316 @@
+"""The Python client of the daemon."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
+
+from perdure import asks
+from perdure.asks import Ask
+from perdure.connections import LoopConnections, ThreadConnections
+from perdure.data_check import encode_args
+from perdure.errors import PerdureError
+from perdure.options import job_spec
+from perdure.wire import control
+from perdure.wire.data import DeadFilter, DeadView, Enqueued, JobFilter, JobSpec, JobView, KindSpec, QueueView, Verdict
+
+T = TypeVar("T")
+
+#: What `enqueue_many` takes for one job: a JobSpec, or a kind with its arguments.
+JobLike: TypeAlias = JobSpec | tuple[str, Mapping[str, Any]]
+
+#: One id or several.
+Ids: TypeAlias = int | Iterable[int]
+
+#: Jobs in one request, unless the configuration says otherwise: the default of limits.batch.
+BATCH_JOBS: Final = 10_000
+
+# `list` is a method here, and hides the type of that name from annotations.
+_List: TypeAlias = list
+
+
+class Client:
+    """Talks to the daemon over its control socket; connects when first used, and again when the daemon was restarted.
+
+    The socket: `socket_path`, else $PERDURE_SOCKET, else what the configuration says (`config`: path of a perdure.toml;
+    default: as the command line finds it). `timeout`: seconds for each request, None for no limit.
+
+    Each method is there twice, `get` for coroutines and `get_sync` for all other code. One client serves any number of
+    threads and event loops, also after a fork. All raise DaemonUnreachable (nobody listens), CallTimeout, Forbidden.
+    """
+
+    def __init__(
+        self,
+        socket_path: str | os.PathLike[str] | None = None,
+        config: str | os.PathLike[str] | None = None,
+        timeout: float | None = 30.0,
+    ) -> None:
+        self.timeout = timeout
+        self.batch_jobs = BATCH_JOBS
+        chosen = socket_path or (None if config else os.environ.get("PERDURE_SOCKET"))
+        self.socket_path = os.fspath(chosen) if chosen else self._configured(config)
+        self._loops = LoopConnections(self.socket_path)
+        self._threads = ThreadConnections(self.socket_path)
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.socket_path}>"
+
+    # --- jobs
+
+    async def enqueue(
+        self, kind: str, args: Mapping[str, Any] | None = None, *, strict: bool = False, **options: Any
+    ) -> Enqueued:
+        """Put one job into the queue; returns when it is on disk. `options` are those of JobOptions.
+
+        If the job's `unique` key is taken, the result names the job that has it and says `duplicate`; with `strict`
+        that raises Duplicate. Raises NotData, InvalidArguments, InvalidOption. When the connection ends before the answer,
+        ChannelClosed is raised and the job is never sent twice: whether it was taken is not known then.
+        """
+        return (await self.enqueue_many([_spec(kind, args, options)], strict=strict))[0]
+
+    def enqueue_sync(
+        self, kind: str, args: Mapping[str, Any] | None = None, *, strict: bool = False, **options: Any
+    ) -> Enqueued:
+        """`enqueue` for code without an event loop."""
+        return self.enqueue_many_sync([_spec(kind, args, options)], strict=strict)[0]
+
+    async def enqueue_many(self, jobs: Iterable[JobLike], *, strict: bool = False) -> _List[Enqueued]:
+        """Put several jobs into the queue: all or none of them, up to the daemon's limits.batch (10,000).
+
+        More are sent in several requests, each of them all or none; the error of a later one says how many jobs the
+        earlier ones have put in.
+        """
+        done: list[Enqueued] = []
+        for chunk in self._chunks(jobs):
+            try:
+                placed = await self._ask(asks.enqueue(chunk, strict))
+            except PerdureError as error:
+                if not done:
+                    raise
+                raise _after(len(done), error) from error
+            done += placed
+        return done
+
+    def enqueue_many_sync(self, jobs: Iterable[JobLike], *, strict: bool = False) -> _List[Enqueued]:
+        """`enqueue_many` for code without an event loop."""
+        done: list[Enqueued] = []
+        for chunk in self._chunks(jobs):
+            try:
+                placed = self._ask_sync(asks.enqueue(chunk, strict))
+            except PerdureError as error:
+                if not done:
+                    raise
+                raise _after(len(done), error) from error
+            done += placed
+        return done
+
+    async def get(self, job_id: int) -> JobView | None:
+        """One job; None if there is none, or it is dead (`dead_get`) or pruned."""
+        return await self._ask(asks.get(job_id))
+
+    def get_sync(self, job_id: int) -> JobView | None:
+        """`get` for code without an event loop."""
+        return self._ask_sync(asks.get(job_id))
+
+    async def list(self, which: JobFilter | None = None) -> _List[JobView]:
+        """A page of jobs, newest first."""
+        return await self._ask(asks.list_jobs(which))
+
+    def list_sync(self, which: JobFilter | None = None) -> _List[JobView]:
+        """`list` for code without an event loop."""
+        return self._ask_sync(asks.list_jobs(which))
+
+    async def wait(self, ids: Ids, timeout: float | None = None) -> _List[control.JobEnd]:
+        """How these jobs ended, once all have. Raises CallTimeout after `timeout` seconds (None: no limit)."""
+        return await self._loops.ask(asks.wait(ids), timeout)  # type: ignore[no-any-return]
+
+    def wait_sync(self, ids: Ids, timeout: float | None = None) -> _List[control.JobEnd]:
+        """`wait` for code without an event loop."""
+        return self._threads.ask(asks.wait(ids), timeout)  # type: ignore[no-any-return]
+
+    async def cancel(self, ids: Ids) -> _List[Verdict]:
+        """Take jobs back that have not begun."""
+        return await self._ask(asks.cancel(ids))
+
+    def cancel_sync(self, ids: Ids) -> _List[Verdict]:
+        """`cancel` for code without an event loop."""
+        return self._ask_sync(asks.cancel(ids))
+
+    async def retry(self, ids: Ids) -> _List[Verdict]:
+        """Make jobs available now: scheduled, retryable, cancelled and completed ones."""
+        return await self._ask(asks.retry(ids))
+
+    def retry_sync(self, ids: Ids) -> _List[Verdict]:
+        """`retry` for code without an event loop."""
+        return self._ask_sync(asks.retry(ids))
+
+    async def log(self, job_id: int, offset: int = 0) -> control.LogPiece:
+        """A piece of a job's output, from `offset` (bytes)."""
+        return await self._ask(asks.read_log(job_id, offset))
+
+    def log_sync(self, job_id: int, offset: int = 0) -> control.LogPiece:
+        """`log` for code without an event loop."""
+        return self._ask_sync(asks.read_log(job_id, offset))
+
+    # --- dead letters
+
+    async def dead_list(self, which: DeadFilter | None = None) -> _List[DeadView]:
+        """A page of dead letters, newest death first."""
+        return await self._ask(asks.dead_list(which))
+
+    def dead_list_sync(self, which: DeadFilter | None = None) -> _List[DeadView]:
+        """`dead_list` for code without an event loop."""
+        return self._ask_sync(asks.dead_list(which))
+
+    async def dead_get(self, job_id: int) -> DeadView | None:
+        """One dead letter with its whole story."""
+        return await self._ask(asks.dead_get(job_id))
+
+    def dead_get_sync(self, job_id: int) -> DeadView | None:
+        """`dead_get` for code without an event loop."""
+        return self._ask_sync(asks.dead_get(job_id))
+
+    async def replay(self, ids: Ids, set_args: dict[str, Any] | None = None) -> _List[Verdict]:
+        """Give dead jobs another life; `set_args` are merged into their arguments."""
+        return await self._ask(asks.replay(ids, set_args))
+
+    def replay_sync(self, ids: Ids, set_args: dict[str, Any] | None = None) -> _List[Verdict]:
+        """`replay` for code without an event loop."""
+        return self._ask_sync(asks.replay(ids, set_args))
+
+    async def discard(self, ids: Ids) -> _List[Verdict]:
+        """Decide that dead letters need nothing more."""
+        return await self._ask(asks.discard(ids))
+
+    def discard_sync(self, ids: Ids) -> _List[Verdict]:
+        """`discard` for code without an event loop."""
+        return self._ask_sync(asks.discard(ids))
+
+    # --- queues and the daemon
+
+    async def queues(self) -> _List[QueueView]:
+        """All queues that have jobs or a setting."""
+        return await self._ask(asks.queues())
+
+    def queues_sync(self) -> _List[QueueView]:
+        """`queues` for code without an event loop."""
+        return self._ask_sync(asks.queues())
+
+    async def pause(self, queue: str) -> None:
+        """Claim nothing more from this queue; what runs goes on."""
+        await self._ask(asks.pause(queue))
+
+    def pause_sync(self, queue: str) -> None:
+        """`pause` for code without an event loop."""
+        self._ask_sync(asks.pause(queue))
+
+    async def resume(self, queue: str) -> None:
+        """Claim from this queue again."""
+        await self._ask(asks.resume(queue))
+
+    def resume_sync(self, queue: str) -> None:
+        """`resume` for code without an event loop."""
+        self._ask_sync(asks.resume(queue))
+
+    async def kinds(self) -> _List[KindSpec]:
+        """What the handlers loaded last declare."""
+        return await self._ask(asks.kinds())
+
+    def kinds_sync(self) -> _List[KindSpec]:
+        """`kinds` for code without an event loop."""
+        return self._ask_sync(asks.kinds())
+
+    async def status(self) -> control.Status:
+        """What the daemon does, and how it is."""
+        return await self._ask(asks.status())
+
+    def status_sync(self) -> control.Status:
+        """`status` for code without an event loop."""
+        return self._ask_sync(asks.status())
+
+    async def reload(self) -> _List[KindSpec]:
+        """Load the handlers anew."""
+        return await self._ask(asks.reload())
+
+    def reload_sync(self) -> _List[KindSpec]:
+        """`reload` for code without an event loop."""
+        return self._ask_sync(asks.reload())
+
+    async def request(self, request: control.Request) -> Any:
+        """Any request of perdure.wire.control. Never sent twice."""
+        return await self._ask(asks.raw(request))
+
+    def request_sync(self, request: control.Request) -> Any:
+        """`request` for code without an event loop."""
+        return self._ask_sync(asks.raw(request))
+
+    # --- connections
+
+    async def aclose(self) -> None:
+        """Close the connection of this event loop. The client can be used again."""
+        self._loops.close()
+
+    def close(self) -> None:
+        """Close the connection of this thread (that of the `_sync` methods). The client can be used again."""
+        self._threads.close()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def _ask(self, ask: Ask[T]) -> T:
+        answer: T = await self._loops.ask(ask, self.timeout)
+        return answer
+
+    def _ask_sync(self, ask: Ask[T]) -> T:
+        answer: T = self._threads.ask(ask, self.timeout)
+        return answer
+
+    def _chunks(self, jobs: Iterable[JobLike]) -> _List[_List[JobSpec]]:
+        """All jobs, checked before the first request is sent, in pieces that the daemon accepts."""
+        specs = [job if isinstance(job, JobSpec) else _spec(*job, {}) for job in jobs]
+        return [specs[start : start + self.batch_jobs] for start in range(0, len(specs), self.batch_jobs)]
+
+    def _configured(self, config: str | os.PathLike[str] | None) -> str:
+        from perdure.config.settings import find_config, load_settings
+
+        explicit = None if config is None else Path(config)
+        settings = load_settings(find_config(explicit, os.environ, Path.cwd()), os.environ)
+        self.batch_jobs = settings.limits.batch
+        return str(settings.paths.socket)
+
+
+_default: Client | None = None
+
+
+def default_client() -> Client:
+    """The client that `handler.enqueue()` uses; made from the environment and the configuration when first needed."""
+    global _default
+    if _default is None:
+        _default = Client()
+    return _default
+
+
+def set_default_client(client: Client | None) -> None:
+    """Let `handler.enqueue()` use this client from now on; None: make a new one when needed."""
+    global _default
+    _default = client
+
+
+def _spec(kind: str, args: Mapping[str, Any] | None, options: Mapping[str, Any]) -> JobSpec:
+    return job_spec(kind, encode_args(args or {}), options)
+
+
+def _after(taken: int, error: PerdureError) -> PerdureError:
+    """The error of a later request of several; it tells what the earlier ones did."""
+    return type(error)(f"{error} (the first {taken:,} jobs of this call are in the queue, in earlier requests)")

@@ -1,0 +1,222 @@
+"""What clients and the supervisor say to each other on the control socket.
+
+Each request is one struct; `REPLIES` names the type of its answer. Every request can be answered by a Fault instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from perdure.wire.data import (
+    DeadFilter,
+    DeadView,
+    Enqueued,
+    JobFilter,
+    JobSpec,
+    JobView,
+    KindSpec,
+    QueueView,
+    Verdict,
+)
+
+
+class Enqueue(Struct, tag="enqueue"):
+    """Put these jobs into the queue, all or none; answered after the commit is on disk.
+
+    `strict`: a job whose unique key is taken refuses the whole request (Duplicate) instead of being reported as one.
+    """
+
+    jobs: list[JobSpec]
+    strict: bool = False
+
+
+class GetJob(Struct, tag="get"):
+    """One job, wherever it is."""
+
+    id: int
+
+
+class ListJobs(Struct, tag="list"):
+    """A page of jobs."""
+
+    filter: JobFilter
+
+
+class WaitJobs(Struct, tag="wait"):
+    """Answer when each of these is completed, cancelled or dead (or the call's deadline passes)."""
+
+    ids: list[int]
+
+
+class CancelJobs(Struct, tag="cancel"):
+    """Take jobs back that have not begun."""
+
+    ids: list[int]
+
+
+class RetryJobs(Struct, tag="retry"):
+    """Make jobs available now: scheduled, retryable, cancelled and completed ones."""
+
+    ids: list[int]
+
+
+class ReadLog(Struct, tag="log"):
+    """A piece of a job's output, from `offset` (bytes since the job's first line; rotation may have removed some)."""
+
+    id: int
+    offset: int = 0
+
+
+class ListDead(Struct, tag="dead-list"):
+    """A page of dead letters."""
+
+    filter: DeadFilter
+
+
+class GetDead(Struct, tag="dead-get"):
+    """One dead letter with its whole story."""
+
+    id: int
+
+
+class ReplayDead(Struct, tag="dead-replay"):
+    """Give dead jobs another life. `set_args` is a JSON object merged into the arguments; `who` goes to the history."""
+
+    ids: list[int]
+    set_args: str | None = None
+    who: str = ""
+
+
+class DiscardDead(Struct, tag="dead-discard"):
+    """Decide that dead letters need nothing more. They stay on record for the retention time."""
+
+    ids: list[int]
+    who: str = ""
+
+
+class ListQueues(Struct, tag="queues"):
+    """All queues that have jobs or a setting."""
+
+
+class PauseQueue(Struct, tag="pause"):
+    """Claim nothing more from this queue; what runs goes on."""
+
+    queue: str
+    who: str = ""
+
+
+class ResumeQueue(Struct, tag="resume"):
+    """Claim from this queue again."""
+
+    queue: str
+    who: str = ""
+
+
+class ListKinds(Struct, tag="kinds"):
+    """The kinds that the handlers loaded last declare."""
+
+
+class GetStatus(Struct, tag="status"):
+    """What the daemon does, and how it is."""
+
+
+class Reload(Struct, tag="reload"):
+    """Load the handlers anew; answered when the new workers run, or with the reason why the old ones stay."""
+
+
+class LogPiece(Struct):
+    """`text` starts at `offset`; read on at `next_offset`. `finished`: the job will write no more."""
+
+    offset: int
+    next_offset: int
+    text: str
+    finished: bool
+
+
+class JobEnd(Struct, omit_defaults=True):
+    """How a job that was waited for ended: completed, cancelled or dead. `result` is JSON text."""
+
+    id: int
+    state: str
+    result: str | None = None
+    error: str | None = None
+
+
+class WorkerView(Struct, omit_defaults=True):
+    """A worker process: its pid, what it executes (job ids), what was sent ahead, and its memory (bytes)."""
+
+    id: int
+    pid: int
+    state: str
+    executing: list[int] = []
+    waiting: int = 0
+    rss_bytes: int = 0
+    jobs_done: int = 0
+    uptime_seconds: float = 0.0
+
+
+class Status(Struct, omit_defaults=True):
+    """The daemon at a glance. `counts` is jobs per state over all queues; `dead` is open dead letters."""
+
+    version: str
+    pid: int
+    state: str
+    uptime_seconds: float
+    store: str
+    durability: str
+    counts: dict[str, int]
+    dead: int
+    workers: list[WorkerView] = []
+    kinds: int = 0
+    queues_paused: list[str] = []
+    jobs_done: int = 0
+    jobs_per_second: float = 0.0
+    loop_lag_ms_max: float = 0.0
+    rss_bytes: int = 0
+    cpu_seconds: float = 0.0
+    disk_free_bytes: int = 0
+    warnings: list[str] = []
+
+
+Request = (
+    Enqueue
+    | GetJob
+    | ListJobs
+    | WaitJobs
+    | CancelJobs
+    | RetryJobs
+    | ReadLog
+    | ListDead
+    | GetDead
+    | ReplayDead
+    | DiscardDead
+    | ListQueues
+    | PauseQueue
+    | ResumeQueue
+    | ListKinds
+    | GetStatus
+    | Reload
+)
+
+#: The type of the answer to each request.
+REPLIES: dict[type, Any] = {
+    Enqueue: list[Enqueued],
+    GetJob: JobView | None,
+    ListJobs: list[JobView],
+    WaitJobs: list[JobEnd],
+    CancelJobs: list[Verdict],
+    RetryJobs: list[Verdict],
+    ReadLog: LogPiece,
+    ListDead: list[DeadView],
+    GetDead: DeadView | None,
+    ReplayDead: list[Verdict],
+    DiscardDead: list[Verdict],
+    ListQueues: list[QueueView],
+    PauseQueue: None,
+    ResumeQueue: None,
+    ListKinds: list[KindSpec],
+    GetStatus: Status,
+    Reload: list[KindSpec],
+}

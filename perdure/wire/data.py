@@ -1,0 +1,164 @@
+"""Plain data that crosses a channel or a layer: no behaviour, no I/O."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+Lane = Literal["sync", "async"]
+
+
+class ErrorData(Struct, omit_defaults=True):
+    """An exception as data. `type` is the class's name; `retryable` None means: not said."""
+
+    type: str
+    message: str
+    retryable: bool | None = None
+    traceback: str | None = None
+    cause: ErrorData | None = None
+
+
+class Param(Struct, array_like=True):
+    """One argument of a handler. `type` is a small type expression, see `perdure.signature`."""
+
+    name: str
+    type: str
+    required: bool
+
+
+class KindSpec(Struct, omit_defaults=True):
+    """What a handler declares: everything the supervisor must know without importing it.
+
+    None means: the configuration's default. Times are milliseconds.
+    """
+
+    name: str
+    lane: Lane
+    params: list[Param]
+    accepts_extra: bool = False
+    queue: str | None = None
+    priority: int | None = None
+    max_attempts: int | None = None
+    max_interruptions: int | None = None
+    timeout_ms: int | None = None
+    needs: list[str] = []
+    module: str = ""
+    doc: str = ""
+
+
+class JobSpec(Struct, omit_defaults=True):
+    """One job as a producer asks for it. None means: what the kind declares, else the configuration's default.
+
+    `args` is a JSON object as text. `delay_ms` counts from the moment the daemon takes it; `at_ms` is absolute.
+    """
+
+    kind: str
+    args: str = "{}"
+    queue: str | None = None
+    priority: int | None = None
+    max_attempts: int | None = None
+    max_interruptions: int | None = None
+    timeout_ms: int | None = None
+    delay_ms: int | None = None
+    at_ms: int | None = None
+    unique: str | None = None
+    tags: list[str] = []
+
+
+class JobView(Struct, omit_defaults=True):
+    """A job as people see it. `args`, `errors`, `result` are JSON text; times are epoch milliseconds."""
+
+    id: int
+    kind: str
+    queue: str
+    state: str
+    priority: int
+    args: str
+    attempt: int
+    max_attempts: int
+    interruptions: int
+    max_interruptions: int
+    created_at: int
+    scheduled_at: int
+    timeout_ms: int | None = None
+    attempted_at: int | None = None
+    finalized_at: int | None = None
+    park_reason: str | None = None
+    unique_key: str | None = None
+    tags: str | None = None
+    errors: str | None = None
+    result: str | None = None
+
+
+class DeadView(Struct, omit_defaults=True):
+    """A dead letter as people see it. `args`, `last_args`, `errors`, `history`, `tags` are JSON text."""
+
+    id: int
+    kind: str
+    queue: str
+    priority: int
+    args: str
+    last_args: str
+    attempt: int
+    max_attempts: int
+    interruptions: int
+    max_interruptions: int
+    created_at: int
+    died_at: int
+    deaths: int
+    reason: str
+    fingerprint: str
+    errors: str
+    history: str
+    timeout_ms: int | None = None
+    attempted_at: int | None = None
+    unique_key: str | None = None
+    tags: str | None = None
+    resolution: str | None = None
+    resolved_at: int | None = None
+
+
+class QueueView(Struct, omit_defaults=True):
+    """A queue: how many jobs in each state, and whether it is paused (since when, by whom)."""
+
+    name: str
+    counts: dict[str, int]
+    paused_at: int | None = None
+    paused_by: str | None = None
+
+
+class JobFilter(Struct, omit_defaults=True):
+    """Which jobs to list, newest first. `before` is an id: the page that ends below it."""
+
+    states: list[str] = []
+    queue: str | None = None
+    kind: str | None = None
+    tag: str | None = None
+    before: int | None = None
+    limit: int = 50
+
+
+class DeadFilter(Struct, omit_defaults=True):
+    """Which dead letters to list, newest death first; resolved ones only when asked for."""
+
+    queue: str | None = None
+    kind: str | None = None
+    fingerprint: str | None = None
+    include_resolved: bool = False
+    after: int | None = None
+    limit: int = 50
+
+
+class Enqueued(Struct, omit_defaults=True):
+    """What became of one JobSpec: its id, or the id of the unfinished job that holds its unique key."""
+
+    id: int
+    duplicate: bool = False
+
+
+class Verdict(Struct, omit_defaults=True):
+    """What became of one id in a request over several: `error` None means done."""
+
+    id: int
+    error: ErrorData | None = None

@@ -1,0 +1,191 @@
+"""One client of a server: its calls in flight, their deadlines and their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from perdure.errors import CallTimeout, DaemonStopping, PerdureError, ProtocolError
+from perdure.wire import codec, packet
+from perdure.wire.channel import Channel
+from perdure.wire.envelope import Call, Cancel, Event, Reply
+from perdure.wire.peer import Peer
+
+#: Answers waiting for a slow client, in bytes, above which its questions wait too.
+PENDING_BYTES = 1024 * 1024
+
+#: Answers a request: a value, or an awaitable for one.
+Handler = Callable[[Any, Peer], Any]
+
+
+class _Running:
+    """A call whose answer is awaited. `answered`: it has had its answer, or nobody wants one."""
+
+    __slots__ = ("answered", "future", "timer")
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self.future = future
+        self.timer: asyncio.TimerHandle | None = None
+        self.answered = False
+
+    def drop(self) -> None:
+        """Nobody wants the answer any more: stop working on it."""
+        if self.answered:
+            # Once is enough: a second cancel would hit the task while it cleans up.
+            return
+        self.answered = True
+        if self.timer is not None:
+            self.timer.cancel()
+        self.future.cancel()
+
+
+class Session:
+    """Runs the calls of one client. Made by the Server for each peer that may connect.
+
+    `on_end(session)` is called once, when the client is gone; calls that are still ending keep themselves in
+    `running`, which is the server's. `report(peer, error)` hears of garbage and of handlers' unexpected errors.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: Peer,
+        *,
+        handler: Handler,
+        decoder: packet.Decoder[Any],
+        on_event: Callable[[Any, Peer], object] | None,
+        on_end: Callable[[Session], object],
+        report: Callable[[Peer, Exception], object],
+        running: set[asyncio.Future[Any]],
+        loop: asyncio.AbstractEventLoop,
+        max_calls: int,
+        max_message_bytes: int,
+    ) -> None:
+        self.peer = peer
+        self.calls: dict[int, _Running] = {}
+        self._handler = handler
+        self._on_event = on_event
+        self._on_end = on_end
+        self._report = report
+        self._running = running
+        self._loop = loop
+        self._max_calls = max_calls
+        self.channel: Channel[Any] = Channel(
+            sock,
+            decoder,
+            self._on_message,
+            self._closed,
+            loop=loop,
+            max_message_bytes=max_message_bytes,
+            max_send_bytes=packet.OWN_MESSAGE_BYTES,
+            on_drained=self._adjust_reading,
+            farewell=codec.farewell,
+        )
+
+    def turn_away(self, error: PerdureError) -> None:
+        """Say why, and end the connection."""
+        self.channel.send(codec.fault(0, error))
+        self.channel.close(error)
+
+    # --- questions
+
+    def _on_message(self, message: Any) -> None:
+        if isinstance(message, Call):
+            self._begin(message)
+        elif isinstance(message, Cancel):
+            self._cancel(message.id)
+        elif isinstance(message, Event) and self._on_event is not None:
+            self._on_event(message.body, self.peer)
+        else:
+            self.turn_away(ProtocolError(f"a {type(message).__name__} is not expected here"))
+
+    def _begin(self, call: Call[Any]) -> None:
+        if call.id in self.calls:
+            self.turn_away(ProtocolError(f"two calls have the id {call.id}"))
+            return
+        try:
+            result = self._handler(call.body, self.peer)
+            future = self._as_future(result)
+        except Exception as exc:
+            self._fail(call.id, exc)
+            return
+        if future is None:
+            self._answer(call.id, result)
+            return
+        running = self.calls[call.id] = _Running(future)
+        self._running.add(future)
+        if future.done():
+            self._finish(call.id, running)
+            return
+        if call.deadline_ms is not None:
+            running.timer = self._loop.call_later(call.deadline_ms / 1000, self._expire, call.id)
+        future.add_done_callback(lambda _: self._finish(call.id, running))
+        self._adjust_reading()
+
+    def _as_future(self, result: object) -> asyncio.Future[Any] | None:
+        """What to wait for; None if the result is the answer itself."""
+        if isinstance(result, asyncio.Future):
+            return result
+        if isinstance(result, Awaitable):
+            return asyncio.ensure_future(result, loop=self._loop)
+        return None
+
+    def _cancel(self, call_id: int) -> None:
+        running = self.calls.get(call_id)
+        if running is not None:
+            running.drop()
+
+    def _expire(self, call_id: int) -> None:
+        self._fail(call_id, CallTimeout("the daemon had no answer within the deadline"))
+        self.calls[call_id].drop()
+
+    def _adjust_reading(self) -> None:
+        """Let the client wait while it has too much going on, or does not read its answers."""
+        busy = len(self.calls) >= self._max_calls or self.channel.pending_bytes > PENDING_BYTES
+        if busy != self.channel.paused:
+            if busy:
+                self.channel.pause_reading()
+            else:
+                self.channel.resume_reading()
+
+    # --- answers
+
+    def _finish(self, call_id: int, running: _Running) -> None:
+        future = running.future
+        self._running.discard(future)
+        self.calls.pop(call_id, None)
+        if running.timer is not None:
+            running.timer.cancel()
+        # Asked in any case: an exception that nobody looks at is complained about by the loop.
+        error = None if future.cancelled() else future.exception()
+        if not running.answered:
+            if future.cancelled():
+                self._fail(call_id, DaemonStopping("the daemon dropped this request. Try again."))
+            elif error is not None:
+                self._fail(call_id, error)
+            else:
+                self._answer(call_id, future.result())
+        self._adjust_reading()
+
+    def _answer(self, call_id: int, result: object) -> None:
+        try:
+            self.channel.send(Reply(call_id, result))
+        except Exception as exc:
+            self._fail(call_id, exc)
+            return
+        if self.channel.pending_bytes:
+            self._adjust_reading()
+
+    def _fail(self, call_id: int, error: BaseException) -> None:
+        if isinstance(error, Exception) and not isinstance(error, PerdureError):
+            self._report(self.peer, error)
+        self.channel.send(codec.fault(call_id, error))
+
+    def _closed(self, cause: Exception | None) -> None:
+        for running in list(self.calls.values()):
+            running.drop()
+        if cause is not None:
+            self._report(self.peer, cause)
+        self._on_end(self)

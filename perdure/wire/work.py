@@ -1,0 +1,150 @@
+"""What the supervisor says to workers and to the nursery, and what they answer.
+
+Arrays on the wire, not maps: these are the messages of the hot path.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from perdure.wire.data import ErrorData, KindSpec
+
+
+class JobRow(Struct, array_like=True, gc=False):
+    """A job on its way to a worker. The order of the fields is that of the columns which the claim returns."""
+
+    id: int
+    kind: str
+    args: str
+    attempt: int
+    queue: str
+    max_attempts: int
+    timeout_ms: int | None
+    interruptions: int
+    max_interruptions: int
+    priority: int
+
+
+# --- supervisor to worker: events
+
+
+class Run(Struct, array_like=True, tag="run"):
+    """Run these, in this order."""
+
+    jobs: list[JobRow]
+
+
+class Recall(Struct, array_like=True, tag="recall"):
+    """Give back up to `count` jobs that have not begun, the last ones first; and those of `ids` that have not begun."""
+
+    count: int = 0
+    ids: list[int] = []
+
+
+class DumpStacks(Struct, array_like=True, tag="dump"):
+    """Write the stacks of all tasks into the stacks file (threads are dumped by SIGUSR1, which needs no GIL)."""
+
+
+class Drain(Struct, array_like=True, tag="drain"):
+    """Give back all that has not begun, finish what runs, then exit with status 0."""
+
+
+ToWorker = Run | Recall | DumpStacks | Drain
+
+
+# --- worker to supervisor: events
+
+
+class Hello(Struct, array_like=True, tag="hello"):
+    """The worker is ready for jobs."""
+
+    pid: int
+
+
+class Failed(Struct, array_like=True):
+    """A handler raised. `retryable` False: permanent. `retry_after_ms`: the handler's own wish."""
+
+    id: int
+    error: ErrorData
+    retryable: bool
+    retry_after_ms: int | None = None
+
+
+class Timing(Struct, array_like=True):
+    """How long `count` jobs of a kind ran, together, in nanoseconds: what prefetch is measured by."""
+
+    kind: str
+    count: int
+    total_ns: int
+
+
+class Done(Struct, array_like=True, tag="done"):
+    """Outcomes, many at a time. `results` are (id, JSON text); jobs that return None are in `completed`."""
+
+    completed: list[int]
+    results: list[tuple[int, str]]
+    failed: list[Failed]
+    timings: list[Timing]
+
+
+class Returned(Struct, array_like=True, tag="returned"):
+    """These had not begun; they are the supervisor's again."""
+
+    ids: list[int]
+
+
+class StacksDumped(Struct, array_like=True, tag="dumped"):
+    """The stacks of all tasks are in the stacks file."""
+
+
+FromWorker = Hello | Done | Returned | StacksDumped
+
+
+# --- supervisor and nursery: calls
+
+
+class LoadHandlers(Struct, array_like=True, tag="load"):
+    """Import these modules, with `path` in front of the search path. Answered by Loaded."""
+
+    modules: list[str]
+    path: list[str]
+
+
+class Loaded(Struct, array_like=True, tag="loaded"):
+    """What the modules declare."""
+
+    kinds: list[KindSpec]
+
+
+class ForkWorker(Struct, array_like=True, tag="fork"):
+    """Fork a worker. Descriptors with the message: its channel, its recorder page, its stacks file, its output file.
+
+    `config` is a WorkerConfig. Answered by Forked.
+    """
+
+    config: Any
+
+
+class Forked(Struct, array_like=True, tag="forked"):
+    """The new worker's pid. It is (or becomes at once) a child of the supervisor."""
+
+    pid: int
+
+
+class WorkerConfig(Struct):
+    """What a worker must know. `log_level` as in logs.level."""
+
+    id: int
+    supervisor_pid: int
+    async_slots: int
+    soft_grace_ms: int
+    job_log_dir: str
+    job_log_bytes: int
+    result_bytes: int
+    log_level: str = "info"
+
+
+ToNursery = LoadHandlers | ForkWorker
+FromNursery = Loaded | Forked

@@ -1,0 +1,145 @@
+"""The store as a contract: documented verbs that every backend implements, and tests/store/ verifies for each.
+
+All verbs are safe to cancel: a transaction that has begun is carried through, or rolled back whole, whatever happens
+to the coroutine that awaits it. Every write about a running job names its lease and is refused if the lease is not held
+any more. Errors: StoreFull, StoreReadOnly, StoreCorrupt, SchemaTooNew, StoreLocked (perdure.errors); after any of them
+nothing of the verb has happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from perdure.store.models import Committed, Recovered, RunInfo, Turn
+from perdure.wire.data import DeadFilter, DeadView, JobFilter, JobView, KindSpec, QueueView, Verdict
+
+
+class Store(Protocol):
+    """A durable queue."""
+
+    @property
+    def location(self) -> str:
+        """Where the queue is, for people: a path or an address without secrets."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what has begun, give the lock back. Safe to call twice."""
+        ...
+
+    async def begin_run(self, pid: int, boot_id: str, now: int) -> RunInfo:
+        """Record a start of the daemon."""
+        ...
+
+    async def end_run(self, run_id: int, now: int) -> None:
+        """Record its clean end."""
+        ...
+
+    async def recover(self, executing: Collection[tuple[int, int]] | None, now: int) -> Recovered:
+        """Put every running job of former runs back, in one transaction.
+
+        `executing`: (id, attempt) of the jobs known to have been executing; these are charged an interruption (and
+        buried when that was their last), the others are released. None: nothing is known, so all are charged.
+        """
+        ...
+
+    async def commit(self, turn: Turn) -> Committed:
+        """The group commit: all of the turn in one transaction, durable when this returns.
+
+        A batch that breaks a rule (strict and a taken unique key, a failed CHECK) is refused alone, and its
+        neighbours go in.
+        `claimed` is in the order of the turn's claims, and for each of these by priority and age.
+        """
+        ...
+
+    async def available_queues(self) -> list[str]:
+        """Queues that have available jobs, paused or not."""
+        ...
+
+    async def next_due(self) -> int | None:
+        """The earliest scheduled_at of a scheduled or retryable job."""
+        ...
+
+    async def unpark(self, reasons: Sequence[str], limit: int, now: int) -> tuple[int, list[str]]:
+        """Make up to `limit` jobs parked for one of `reasons` available: (how many, their queues)."""
+        ...
+
+    async def cancel(self, ids: Sequence[int], now: int) -> list[Verdict]:
+        """Cancel jobs that are not running. Verdict errors: NotFound, WrongState."""
+        ...
+
+    async def retry(self, ids: Sequence[int], now: int) -> tuple[list[Verdict], list[str]]:
+        """Make scheduled, retryable, cancelled or completed jobs available with a fresh budget; and their queues.
+
+        Verdict errors: NotFound, WrongState, Duplicate.
+        """
+        ...
+
+    async def replay(
+        self, ids: Sequence[int], set_args: str | None, who: str, now: int
+    ) -> tuple[list[Verdict], list[str]]:
+        """Give dead jobs another life under their old id; and the queues that got them.
+
+        Failures start anew. Interruptions do not: a job that has used them up gets one more, so a poison pill stays
+        capped. The members of `set_args` (a JSON object) are put over those of the last arguments; the original ones
+        stay on record. Raises InvalidArguments when it is no object. Verdict errors: NotFound, WrongState, Duplicate.
+        """
+        ...
+
+    async def discard(self, ids: Sequence[int], who: str, now: int) -> list[Verdict]:
+        """Mark dead letters as needing nothing more. Verdict errors: NotFound, WrongState."""
+        ...
+
+    async def prune(self, now: int, max_age_ms: int, keep: int, batch: int) -> list[int]:
+        """Delete up to `batch` finished jobs older than `max_age_ms` or beyond the newest `keep`, and resolved dead
+        letters of that age: the ids that are gone. Fewer than `batch`: nothing is left to prune."""
+        ...
+
+    async def checkpoint(self) -> int:
+        """Bound the write-ahead log; returns its size in bytes afterwards (0 where there is none)."""
+        ...
+
+    async def save_kinds(self, kinds: Sequence[KindSpec], now: int) -> None:
+        """Replace what the loaded handlers declare."""
+        ...
+
+    async def kinds(self) -> list[KindSpec]:
+        """What the handlers loaded last declare."""
+        ...
+
+    async def pause(self, queue: str, who: str, now: int) -> None:
+        """Record that a queue is paused."""
+        ...
+
+    async def resume(self, queue: str) -> None:
+        """Record that a queue is not paused any more."""
+        ...
+
+    async def paused_queues(self) -> list[str]:
+        """Queues that are paused."""
+        ...
+
+    async def queues(self) -> list[QueueView]:
+        """Every queue that has jobs or a setting, with its counts per state."""
+        ...
+
+    async def get(self, job_id: int) -> JobView | None:
+        """One job that is not dead."""
+        ...
+
+    async def count(self) -> dict[str, int]:
+        """Jobs per state, and open dead letters under 'dead'."""
+        ...
+
+    async def get_dead(self, job_id: int) -> DeadView | None:
+        """One dead letter."""
+        ...
+
+    async def list_dead(self, which: DeadFilter) -> list[DeadView]:
+        """A page of dead letters, newest death first; `after` is the id of the last one of the page before."""
+        ...
+
+    # The last one: below it, `list` would be this method in annotations.
+    async def list(self, which: JobFilter) -> list[JobView]:
+        """A page of jobs, newest first."""
+        ...

@@ -1,0 +1,16 @@
+-- Due jobs, and claims.
+
+-- name: promote
+UPDATE jobs SET state = 'available'
+WHERE id IN (SELECT id FROM jobs WHERE state IN ('scheduled', 'retryable') AND scheduled_at <= :now
+             ORDER BY scheduled_at LIMIT :limit)
+RETURNING queue;
+
+-- name: next_due
+SELECT scheduled_at FROM jobs WHERE state IN ('scheduled', 'retryable') ORDER BY scheduled_at LIMIT 1;
+
+-- The columns are those of ClaimedJob, in its order.
+-- name: claim
+UPDATE jobs SET state = 'running', attempt = attempt + 1, attempted_at = :now, lease = :lease
+WHERE id IN (SELECT id FROM jobs WHERE state = 'available' AND queue = :queue ORDER BY priority, id LIMIT :limit)
+RETURNING id, kind, args, attempt, queue, max_attempts, timeout_ms, interruptions, max_interruptions, priority;

@@ -1,0 +1,207 @@
+"""From what a producer asks for to what is written: every value checked, every default filled in.
+
+Defaults come from the job itself, else from what its kind declares, else from the configuration. Runs once for every
+job that is enqueued, so what can be known per kind is prepared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from perdure.args_checker import ArgsChecker
+from perdure.data_check import check_args_text, check_size, decode_object
+from perdure.duration import MAX_DURATION_MS
+from perdure.errors import InvalidOption, UsageError
+from perdure.names import (
+    LAST_MS,
+    check_max_attempts,
+    check_max_interruptions,
+    check_name,
+    check_priority,
+    check_tags,
+    check_timeout,
+    check_unique,
+)
+from perdure.store.models import NewJob
+from perdure.wire.data import JobSpec, KindSpec
+
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeDefaults:
+    """What holds for jobs whose kind does not say otherwise, and the limits. `timeout_ms` None: no limit."""
+
+    queue: str = "default"
+    priority: int = 0
+    max_attempts: int = 5
+    max_interruptions: int = 3
+    timeout_ms: int | None = 3_600_000
+    args_bytes: int = 1 << 20
+    args_depth: int = 100
+
+
+class _Jobs(Protocol):
+    @property
+    def queue(self) -> str: ...
+    @property
+    def max_attempts(self) -> int: ...
+    @property
+    def max_interruptions(self) -> int: ...
+    @property
+    def timeout_ms(self) -> int | None: ...
+
+
+class _Limits(Protocol):
+    @property
+    def args_bytes(self) -> int: ...
+    @property
+    def args_depth(self) -> int: ...
+
+
+class SettingsLike(Protocol):
+    """The part of the settings that matters here; the store does not know the configuration."""
+
+    @property
+    def jobs(self) -> _Jobs:
+        """[jobs]."""
+        ...
+
+    @property
+    def limits(self) -> _Limits:
+        """[limits]."""
+        ...
+
+
+def intake_defaults(settings: SettingsLike) -> IntakeDefaults:
+    """The defaults and limits that the settings name."""
+    jobs, limits = settings.jobs, settings.limits
+    return IntakeDefaults(
+        queue=jobs.queue,
+        max_attempts=jobs.max_attempts,
+        max_interruptions=jobs.max_interruptions,
+        timeout_ms=jobs.timeout_ms,
+        args_bytes=limits.args_bytes,
+        args_depth=limits.args_depth,
+    )
+
+
+def check_queue_name(name: str) -> None:
+    """Raise InvalidOption unless a queue may have this name."""
+    check_name("queue", name)
+
+
+class _Known:
+    """What is prepared for a kind; `check` is None for a kind that nobody has declared."""
+
+    __slots__ = ("check", "empty_fits", "max_attempts", "max_interruptions", "priority", "queue", "timeout_ms")
+
+    def __init__(self, defaults: IntakeDefaults, spec: KindSpec | None = None) -> None:
+        self.check = ArgsChecker(spec).check if spec else None
+        spec = spec or KindSpec(name="", lane="sync", params=[])
+        self.queue = _first(spec.queue, defaults.queue)
+        self.priority = _first(spec.priority, defaults.priority)
+        self.max_attempts = _first(spec.max_attempts, defaults.max_attempts)
+        self.max_interruptions = _first(spec.max_interruptions, defaults.max_interruptions)
+        # A declared 0 means: no limit, whatever the configuration says.
+        self.timeout_ms = _first(spec.timeout_ms, defaults.timeout_ms) or None
+        self.empty_fits = not any(param.required for param in spec.params)
+
+
+class Intake:
+    """Turns JobSpecs into NewJobs for the kinds that are declared now. A kind that is not declared is accepted too."""
+
+    def __init__(self, kinds: Iterable[KindSpec], defaults: IntakeDefaults) -> None:
+        self._defaults = defaults
+        self._known = {spec.name: _Known(defaults, spec) for spec in kinds}
+        self._unknown = _Known(defaults)
+
+    def resolve(self, spec: JobSpec, now_ms: int) -> NewJob:
+        """The row for one job. Raises InvalidOption or InvalidArguments; both say what is allowed."""
+        known = self._known.get(spec.kind)
+        if known is None:
+            check_name("kind", spec.kind)
+            known = self._unknown
+        self._check_args(known, spec.args)
+        timeout_ms = known.timeout_ms
+        if spec.timeout_ms is not None:
+            check_timeout(spec.timeout_ms)
+            timeout_ms = spec.timeout_ms or None
+        return NewJob(
+            spec.kind,
+            known.queue if spec.queue is None else _checked(check_queue_name, spec.queue),
+            known.priority if spec.priority is None else _checked(check_priority, spec.priority),
+            spec.args,
+            known.max_attempts if spec.max_attempts is None else _checked(check_max_attempts, spec.max_attempts),
+            known.max_interruptions
+            if spec.max_interruptions is None
+            else _checked(check_max_interruptions, spec.max_interruptions),
+            timeout_ms,
+            None if spec.delay_ms is None and spec.at_ms is None else _scheduled_at(spec, now_ms),
+            None if spec.unique is None else _checked(check_unique, spec.unique),
+            _tags_json(spec.tags) if spec.tags else None,
+        )
+
+    def resolve_many(self, specs: Sequence[JobSpec], now_ms: int) -> list[NewJob]:
+        """The rows of one request. An error in a request for several names the job: "job 3 of 10: …"."""
+        jobs: list[NewJob] = []
+        try:
+            for spec in specs:
+                jobs.append(self.resolve(spec, now_ms))  # noqa: PERF401 - the length tells which one was refused
+        except UsageError as error:
+            if len(specs) == 1:
+                raise
+            raise type(error)(f"job {len(jobs) + 1} of {len(specs)}: {error}") from error
+        return jobs
+
+    def check_object(self, text: str) -> None:
+        """Raise InvalidArguments unless the text is a JSON object within the limits, whatever kind it is for."""
+        check_args_text(text, self._defaults.args_bytes, self._defaults.args_depth)
+
+    def check_edit(self, kind: str, args: str, set_args: str) -> None:
+        """Raise InvalidArguments unless `args` with the members of `set_args` merged in still fit the kind."""
+        merged = msgspec.json.encode({**decode_object(args), **decode_object(set_args)}).decode()
+        self._check_args(self._known.get(kind, self._unknown), merged)
+
+    def _check_args(self, known: _Known, args: str) -> None:
+        if known.empty_fits and args == "{}":
+            return
+        check_size(args, self._defaults.args_bytes, self._defaults.args_depth)
+        if known.check is None:
+            decode_object(args)
+        else:
+            known.check(args)
+
+
+def _first(declared: _V | None, default: _V) -> _V:
+    return default if declared is None else declared
+
+
+def _checked(check: Callable[[_V], None], value: _V) -> _V:
+    check(value)
+    return value
+
+
+def _tags_json(tags: list[str]) -> str:
+    check_tags(tags)
+    return msgspec.json.encode(list(dict.fromkeys(tags))).decode()
+
+
+def _scheduled_at(spec: JobSpec, now_ms: int) -> int | None:
+    """When it becomes due; None for at once, which is what a moment in the past means too."""
+    if spec.delay_ms is not None and spec.at_ms is not None:
+        raise InvalidOption("delay and at exclude each other; give one of them")
+    if spec.at_ms is not None:
+        if not 0 <= spec.at_ms <= LAST_MS:
+            raise InvalidOption(f"at: {spec.at_ms} ms is outside the years 1970 to 9999")
+        return spec.at_ms if spec.at_ms > now_ms else None
+    delay_ms = spec.delay_ms or 0
+    if delay_ms < 0:
+        raise InvalidOption(f"delay: {delay_ms} ms is negative; give 0 or more")
+    if delay_ms > MAX_DURATION_MS:
+        raise InvalidOption(f"delay: {delay_ms} ms is longer than a hundred years")
+    return now_ms + delay_ms if delay_ms else None

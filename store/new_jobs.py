@@ -1,0 +1,135 @@
+"""Puts the batches of a turn into the jobs table."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
+from typing import Any
+
+import msgspec
+
+from perdure.errors import Duplicate, Refused
+from perdure.store.models import NewBatch, NewJob, Placed
+from perdure.store.statements import SQL
+from perdure.store.states import AVAILABLE, SCHEDULED
+
+#: More groups of like jobs than this in a turn go in by one statement for jobs of any shape. One for like jobs is about
+#: three times as fast a job, and the number of statements stays bounded.
+MOST_GROUPS = 8
+#: Characters of arguments that one statement takes: SQLite's limit for a text is 10^9 bytes.
+STATEMENT_CHARS = 64 * 1024 * 1024
+#: What a batch itself can be wrong about. Anything else is wrong with the store, and ends the turn.
+BATCH_ERRORS = (sqlite3.IntegrityError, sqlite3.DataError, UnicodeError, OverflowError, Refused)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class NewJobs:
+    """Gives ids to new jobs and writes them. One for the store's life, as it alone gives out ids."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        (last,) = connection.execute(SQL["last_id"]).fetchone()
+        self.last_id: int = last
+
+    def insert(self, connection: sqlite3.Connection, batches: Sequence[NewBatch], now: int) -> list[list[Placed]]:
+        """All batches in as few statements as can be. Raises one of BATCH_ERRORS when any batch is to be refused."""
+        jobs = [job for batch in batches for job in batch.jobs]
+        ids = range(self.last_id + 1, self.last_id + 1 + len(jobs))
+        holders: dict[int, int] = {}
+        start = 0
+        for chunk in _chunks(jobs):
+            holders.update(_insert_chunk(connection, ids.start + start, chunk, now))
+            start += len(chunk)
+        self.last_id += len(jobs)
+        rest = iter(ids)
+        return [_places(batch, islice(rest, len(batch.jobs)), holders) for batch in batches]
+
+    def insert_apart(
+        self, connection: sqlite3.Connection, batches: Sequence[NewBatch], now: int
+    ) -> list[list[Placed] | Exception]:
+        """Each batch under a savepoint of its own: one that breaks a rule is refused alone."""
+        return [self._insert_or_refuse(connection, batch, now) for batch in batches]
+
+    def _insert_or_refuse(self, connection: sqlite3.Connection, batch: NewBatch, now: int) -> list[Placed] | Exception:
+        connection.execute("SAVEPOINT batch")
+        try:
+            (placed,) = self.insert(connection, [batch], now)
+        except BATCH_ERRORS as error:
+            connection.execute("ROLLBACK TO batch")
+            connection.execute("RELEASE batch")
+            return error if isinstance(error, Refused) else Refused(f"these jobs cannot be stored: {error}")
+        connection.execute("RELEASE batch")
+        return placed
+
+
+def _insert_chunk(connection: sqlite3.Connection, base: int, jobs: Sequence[NewJob], now: int) -> dict[int, int]:
+    groups = list(islice(_groups(jobs), MOST_GROUPS + 1))
+    if len(groups) > MOST_GROUPS or any(job.unique_key is not None for group in groups for job in group):
+        return _insert_mixed(connection, base, jobs, now)
+    for group in groups:
+        _insert_alike(connection, base, group, now)
+        base += len(group)
+    return {}
+
+
+def _insert_alike(connection: sqlite3.Connection, base: int, jobs: Sequence[NewJob], now: int) -> None:
+    parameters: dict[str, Any] = jobs[0]._asdict()
+    state, scheduled_at = _when(jobs[0], now)
+    parameters.update(base=base, now=now, state=state, scheduled_at=scheduled_at, tags=jobs[0].tags_json)
+    parameters["args"] = _encode([job.args for job in jobs]).decode()
+    connection.execute(SQL["insert_alike"], parameters)
+
+
+def _insert_mixed(connection: sqlite3.Connection, base: int, jobs: Sequence[NewJob], now: int) -> dict[int, int]:
+    """The holders of unique keys that were taken: the id that was meant for a job -> the id of the holder."""
+    rows = _encode([_row(job_id, job, now) for job_id, job in enumerate(jobs, base)]).decode()
+    inserted = connection.execute(SQL["insert_mixed"], {"rows": rows, "now": now}).rowcount
+    if inserted == len(jobs):
+        return {}
+    return {mine: holder for mine, holder in connection.execute(SQL["key_holders"], {"rows": rows}) if mine != holder}
+
+
+def _row(job_id: int, job: NewJob, now: int) -> tuple[object, ...]:
+    state, scheduled_at = _when(job, now)
+    return (
+        job_id, job.kind, job.queue, state, job.priority, job.args, job.max_attempts, job.max_interruptions,
+        job.timeout_ms, scheduled_at, job.unique_key, job.tags_json,
+    )  # fmt: skip
+
+
+def _when(job: NewJob, now: int) -> tuple[str, int]:
+    if job.scheduled_at is None or job.scheduled_at <= now:
+        return AVAILABLE, now
+    return SCHEDULED, job.scheduled_at
+
+
+def _places(batch: NewBatch, ids: Iterator[int], holders: dict[int, int]) -> list[Placed]:
+    if not holders:
+        return [Placed(job_id, False) for job_id in ids]
+    placed = [Placed(holders.get(job_id, job_id), job_id in holders) for job_id in ids]
+    if batch.strict:
+        for job, place in zip(batch.jobs, placed, strict=True):
+            if place.duplicate:
+                raise Duplicate(
+                    f"job {place.id} ({job.kind}) has the unique key {job.unique_key!r} and is not finished: "
+                    "nothing was enqueued; wait for it, cancel it, or choose another key"
+                )
+    return placed
+
+
+def _groups(jobs: Sequence[NewJob]) -> Iterator[list[NewJob]]:
+    """Runs of jobs that differ only in their arguments and unique keys."""
+    for _, group in groupby(jobs, key=lambda job: (job[:3], job[4:8], job.tags_json)):
+        yield list(group)
+
+
+def _chunks(jobs: list[NewJob]) -> Iterator[list[NewJob]]:
+    total, start = 0, 0
+    for index, job in enumerate(jobs):
+        total += len(job.args)
+        if total > STATEMENT_CHARS and index > start:
+            yield jobs[start:index]
+            total, start = len(job.args), index
+    if start < len(jobs):
+        yield jobs[start:]

@@ -1,0 +1,59 @@
+-- The outcomes of a turn. Each names the lease that it was claimed under, and is void when that is not held any more.
+-- A plus before a column keeps the planner from jobs_running: the id is the shortest way to the row.
+
+-- name: complete
+UPDATE jobs SET state = 'completed', finalized_at = :now
+WHERE id IN (SELECT value FROM json_each(:ids)) AND +lease = :lease AND +state = 'running';
+
+-- name: complete_with_results
+UPDATE jobs SET
+    state = 'completed', finalized_at = :now,
+    result = CASE WHEN json_valid(o.result) THEN o.result ELSE json_quote(o.result) END
+FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease,
+             json_extract(value, '$[2]') AS result FROM json_each(:outcomes)) AS o
+WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running';
+
+-- name: held
+SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND +lease = :lease AND +state = 'running';
+
+-- name: retry_later
+UPDATE jobs SET
+    state = 'retryable', scheduled_at = o.scheduled_at,
+    errors = json_insert(coalesce(jobs.errors, '[]'), '$[#]',
+        CASE WHEN json_valid(o.error) THEN json(o.error) ELSE json_quote(o.error) END)
+FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease,
+             json_extract(value, '$[2]') AS scheduled_at, json_extract(value, '$[3]') AS error
+      FROM json_each(:outcomes)) AS o
+WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running'
+  AND jobs.attempt - jobs.interruptions < jobs.max_attempts
+RETURNING id;
+
+-- name: interrupt
+UPDATE jobs SET
+    state = 'available', interruptions = interruptions + 1,
+    errors = json_insert(coalesce(jobs.errors, '[]'), '$[#]',
+        CASE WHEN json_valid(o.error) THEN json(o.error) ELSE json_quote(o.error) END)
+FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease,
+             json_extract(value, '$[2]') AS error FROM json_each(:outcomes)) AS o
+WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running'
+  AND jobs.interruptions + 1 < jobs.max_interruptions
+RETURNING id, queue;
+
+-- name: release
+UPDATE jobs SET state = 'available', attempt = attempt - 1
+FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease FROM json_each(:outcomes)) AS o
+WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running'
+RETURNING id, queue;
+
+-- name: park
+UPDATE jobs SET state = 'parked', attempt = attempt - 1, park_reason = o.reason
+FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease,
+             json_extract(value, '$[2]') AS reason FROM json_each(:outcomes)) AS o
+WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running'
+RETURNING id;
+
+-- name: cancel_claimed
+UPDATE jobs SET state = 'cancelled', attempt = attempt - 1, finalized_at = :now
+FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease FROM json_each(:outcomes)) AS o
+WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running'
+RETURNING id;

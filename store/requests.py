@@ -1,0 +1,79 @@
+"""Cancel, retry, unpark: what people and events ask for about jobs that do not run."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+
+from perdure.store.statements import SQL
+from perdure.store.states import CANCELLED, PARKED, RUNNING, TRANSITIONS
+from perdure.store.verdicts import Problem, verdicts
+from perdure.wire.data import Verdict
+
+_encode = msgspec.json.Encoder().encode
+
+
+def cancel(connection: sqlite3.Connection, ids: Sequence[int], now: int) -> list[Verdict]:
+    """Cancel jobs that do not run, inside a transaction."""
+    parameters = {"ids": _encode(ids).decode(), "now": now}
+    cancelled = {job_id for (job_id,) in connection.execute(SQL["cancel"], parameters).fetchall()}
+    return verdicts(ids, cancelled, _states(connection, ids, len(cancelled)), _why_not_cancelled)
+
+
+def retry(connection: sqlite3.Connection, ids: Sequence[int], now: int) -> tuple[list[Verdict], list[str]]:
+    """Make jobs available with a fresh budget, inside a transaction: the verdicts, and the queues that got them."""
+    parameters = {"ids": _encode(ids).decode(), "now": now}
+    retried = dict(connection.execute(SQL["retry_now"], parameters).fetchall())
+    queues = sorted(set(retried.values()))
+    return verdicts(ids, retried, _states(connection, ids, len(retried)), _why_not_retried), queues
+
+
+def unpark(connection: sqlite3.Connection, reasons: Sequence[str], limit: int) -> tuple[int, list[str]]:
+    """Make parked jobs available, inside a transaction: how many, and their queues. Reason by reason, in order."""
+    count = 0
+    queues: set[str] = set()
+    for reason in reasons:
+        if count < limit:
+            parameters = {"reason": reason, "limit": limit - count}
+            rows = connection.execute(SQL["unpark"], parameters).fetchall()
+            count += len(rows)
+            queues.update(queue for (queue,) in rows)
+    return count, sorted(queues)
+
+
+def _states(connection: sqlite3.Connection, ids: Sequence[int], done: int) -> dict[int, str]:
+    """Where the jobs are, when not all was done."""
+    if done == len(ids):
+        return {}
+    return dict(connection.execute(SQL["states"], {"ids": _encode(ids).decode()}).fetchall())
+
+
+def _why_not_cancelled(job_id: int, state: str | None) -> Problem:
+    if state is None:
+        return _unknown(job_id)
+    if state == "dead":
+        return Problem("WrongState", f"job {job_id} is dead; `perdure dead discard {job_id}` puts it aside")
+    if state == RUNNING:
+        return Problem("WrongState", f"job {job_id} is running; only jobs that have not begun can be cancelled")
+    word = "cancelled already" if state == CANCELLED else state
+    return Problem("WrongState", f"job {job_id} is {word}: there is nothing to cancel")
+
+
+def _why_not_retried(job_id: int, state: str | None) -> Problem:
+    if state is None:
+        return _unknown(job_id)
+    if state == "dead":
+        return Problem("WrongState", f"job {job_id} is dead; `perdure dead replay {job_id}` gives it another life")
+    if state in TRANSITIONS["retry_now"][0]:
+        return Problem(
+            "Duplicate", f"another unfinished job has the unique key of job {job_id}: wait for it or cancel it"
+        )
+    if state == PARKED:
+        return Problem("WrongState", f"job {job_id} is parked; `perdure show {job_id}` tells what it waits for")
+    return Problem("WrongState", f"job {job_id} is {state} already")
+
+
+def _unknown(job_id: int) -> Problem:
+    return Problem("NotFound", f"there is no job {job_id}; finished jobs are forgotten after the retention time")

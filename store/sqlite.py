@@ -1,0 +1,261 @@
+"""The store on one SQLite file: one writable connection under a lock, one read-only connection beside it.
+
+SQLite before 3.51.3 can lose committed transactions when two connections write and checkpoint (the WAL-reset bug). So
+one process at a time has the file open for writing, with one connection; the lock of perdure.store.lock sees to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Literal, TypeVar
+
+from perdure.errors import StoreError
+from perdure.store import dead_letters, migrate, reads, requests, runs
+from perdure.store.checkpoint import BUSY_TIMEOUT_MS, checkpoint
+from perdure.store.connection import SqliteThread, transaction
+from perdure.store.group_commit import commit_turn
+from perdure.store.lock import Role, WriterLock
+from perdure.store.models import Committed, Recovered, RunInfo, Turn
+from perdure.store.new_jobs import NewJobs
+from perdure.store.prune import prune
+from perdure.wire.data import DeadFilter, DeadView, JobFilter, JobView, KindSpec, QueueView, Verdict
+
+T = TypeVar("T")
+Durability = Literal["full", "normal"]
+
+MEBIBYTE = 1024 * 1024
+
+
+async def open_sqlite(
+    path: str | os.PathLike[str],
+    *,
+    durability: Durability = "full",
+    cache_bytes: int = 64 * MEBIBYTE,
+    wal_limit_bytes: int = 64 * MEBIBYTE,
+    role: Role = "daemon",
+    lock_wait_seconds: float = 0.0,
+    create: bool = True,
+) -> SqliteStore:
+    """Take the lock, look at the file without changing it, then open it and bring its schema up to date.
+
+    `lock_wait_seconds`: how long to wait for the present holder of the lock. `create` False: a file that is not there
+    is an error. Raises StoreLocked, StoreReadOnly, StoreFull, StoreCorrupt, SchemaTooNew, StoreError.
+    """
+    real = _check_place(os.fspath(path), create)
+    lock = await WriterLock.acquire(real, role, lock_wait_seconds)
+    try:
+        migrations = migrate.load_migrations()
+        await asyncio.to_thread(migrate.inspect, real, migrations)
+        configure = partial(_configure, durability=durability, cache_bytes=cache_bytes, wal_limit_bytes=wal_limit_bytes)
+        writer = await SqliteThread.open(real, mode="rwc" if create else "rw", setup=configure)
+        try:
+            await writer.run(partial(migrate.apply, migrations=migrations, path=real))
+            new_jobs = await writer.run(NewJobs)
+        except BaseException:
+            await writer.close()
+            raise
+    except BaseException:
+        lock.release()
+        raise
+    return SqliteStore(real, lock, writer, new_jobs, wal_limit_bytes)
+
+
+class SqliteStore:
+    """Implements perdure.store.contract.Store; made by open_sqlite()."""
+
+    def __init__(
+        self, path: str, lock: WriterLock, writer: SqliteThread, new_jobs: NewJobs, wal_limit_bytes: int
+    ) -> None:
+        self._path = path
+        self._lock = lock
+        self._writer = writer
+        self._reader: SqliteThread | None = None
+        self._opening_reader = asyncio.Lock()
+        self._new_jobs = new_jobs
+        self._wal_limit_bytes = wal_limit_bytes
+        self._closed = False
+
+    @property
+    def location(self) -> str:
+        """The path of the file."""
+        return self._path
+
+    async def close(self) -> None:
+        """Finish what has begun, give the lock back. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            async with self._opening_reader:
+                if self._reader is not None:
+                    await self._reader.close()
+            await self._writer.close()
+        finally:
+            self._lock.release()
+
+    async def __aenter__(self) -> SqliteStore:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # --- runs of the daemon
+
+    async def begin_run(self, pid: int, boot_id: str, now: int) -> RunInfo:
+        """Record a start of the daemon."""
+        return await self._write(partial(runs.begin_run, pid=pid, boot_id=boot_id, now=now))
+
+    async def end_run(self, run_id: int, now: int) -> None:
+        """Record its clean end."""
+        await self._write(partial(runs.end_run, run_id=run_id, now=now))
+
+    async def recover(self, executing: Collection[tuple[int, int]] | None, now: int) -> Recovered:
+        """Put every running job of former runs back, in one transaction."""
+        return await self._write(partial(runs.recover, executing=executing, now=now))
+
+    # --- the group commit
+
+    async def commit(self, turn: Turn) -> Committed:
+        """All of the turn in one transaction, durable when this returns."""
+        return await self._writer.run(partial(commit_turn, turn=turn, new_jobs=self._new_jobs))
+
+    # --- requests
+
+    async def unpark(self, reasons: Sequence[str], limit: int, now: int) -> tuple[int, list[str]]:
+        """Make up to `limit` jobs parked for one of `reasons` available: (how many, their queues)."""
+        return await self._write(partial(requests.unpark, reasons=reasons, limit=limit))
+
+    async def cancel(self, ids: Sequence[int], now: int) -> list[Verdict]:
+        """Cancel jobs that are not running."""
+        return await self._write(partial(requests.cancel, ids=ids, now=now))
+
+    async def retry(self, ids: Sequence[int], now: int) -> tuple[list[Verdict], list[str]]:
+        """Make scheduled, retryable, cancelled or completed jobs available with a fresh budget; and their queues."""
+        return await self._write(partial(requests.retry, ids=ids, now=now))
+
+    async def replay(
+        self, ids: Sequence[int], set_args: str | None, who: str, now: int
+    ) -> tuple[list[Verdict], list[str]]:
+        """Give dead jobs another life under their old id; and the queues that got them. Raises InvalidArguments."""
+        return await self._write(partial(dead_letters.replay, ids=ids, set_args=set_args, who=who, now=now))
+
+    async def discard(self, ids: Sequence[int], who: str, now: int) -> list[Verdict]:
+        """Mark dead letters as needing nothing more."""
+        return await self._write(partial(dead_letters.discard, ids=ids, who=who, now=now))
+
+    # --- maintenance
+
+    async def prune(self, now: int, max_age_ms: int, keep: int, batch: int) -> list[int]:
+        """Delete up to `batch` finished jobs and settled dead letters: the ids that are gone."""
+        return await self._write(partial(prune, now=now, max_age_ms=max_age_ms, keep=keep, batch=batch))
+
+    async def checkpoint(self) -> int:
+        """Bound the write-ahead log; returns its size in bytes afterwards."""
+        return await self._writer.run(partial(checkpoint, path=self._path, wal_limit_bytes=self._wal_limit_bytes))
+
+    # --- what the daemon declares
+
+    async def save_kinds(self, kinds: Sequence[KindSpec], now: int) -> None:
+        """Replace what the loaded handlers declare."""
+        await self._write(partial(runs.save_kinds, kinds=kinds, now=now))
+
+    async def kinds(self) -> list[KindSpec]:
+        """What the handlers loaded last declare."""
+        return await self._read(runs.load_kinds)
+
+    async def pause(self, queue: str, who: str, now: int) -> None:
+        """Record that a queue is paused."""
+        await self._write(partial(runs.pause, queue=queue, who=who, now=now))
+
+    async def resume(self, queue: str) -> None:
+        """Record that a queue is not paused any more."""
+        await self._write(partial(runs.resume, queue=queue))
+
+    async def paused_queues(self) -> list[str]:
+        """Queues that are paused."""
+        return await self._read(runs.paused_queues)
+
+    # --- looking
+
+    async def available_queues(self) -> list[str]:
+        """Queues that have available jobs, paused or not."""
+        return await self._read(reads.available_queues)
+
+    async def next_due(self) -> int | None:
+        """The earliest scheduled_at of a scheduled or retryable job."""
+        return await self._read(reads.next_due)
+
+    async def queues(self) -> list[QueueView]:
+        """Every queue that has jobs or a setting, with its counts per state."""
+        return await self._read(reads.queues)
+
+    async def get(self, job_id: int) -> JobView | None:
+        """One job that is not dead."""
+        return await self._read(partial(reads.get, job_id=job_id))
+
+    async def count(self) -> dict[str, int]:
+        """Jobs per state, and open dead letters under 'dead'."""
+        return await self._read(reads.count)
+
+    async def get_dead(self, job_id: int) -> DeadView | None:
+        """One dead letter."""
+        return await self._read(partial(dead_letters.get_dead, job_id=job_id))
+
+    async def list_dead(self, which: DeadFilter) -> list[DeadView]:
+        """A page of dead letters, newest death first."""
+        return await self._read(partial(dead_letters.list_dead, which=which))
+
+    # The last one: below it, `list` would be this method in annotations.
+    async def list(self, which: JobFilter) -> list[JobView]:
+        """A page of jobs, newest first."""
+        return await self._read(partial(reads.list_jobs, which=which))
+
+    # --- the two ways to the file
+
+    async def _write(self, verb: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._writer.run(partial(transaction, work=verb))
+
+    async def _read(self, verb: Callable[[sqlite3.Connection], T]) -> T:
+        """On the second connection: a long list holds up no commit. What it opens it reads to the end and lets go."""
+        async with self._opening_reader:
+            if self._closed:
+                raise StoreError(f"{self._path} is closed: open the store again")
+            if self._reader is None:
+                self._reader = await SqliteThread.open(self._path, mode="ro", setup=_configure_reader)
+        return await self._reader.run(verb)
+
+
+def _check_place(path: str, create: bool) -> str:
+    """The real path: two names for one file must not be two locks."""
+    path = os.path.realpath(path)
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise StoreError(f"the folder {folder} does not exist: create it, or give perdure another path")
+    if not create and not os.path.exists(path):
+        raise StoreError(f"there is no queue at {path}: start `perdure run` there, or check --config and store.path")
+    return path
+
+
+def _configure(
+    connection: sqlite3.Connection, *, durability: Durability, cache_bytes: int, wal_limit_bytes: int
+) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StoreError("the file system cannot hold a queue: SQLite's write-ahead log needs shared memory there")
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
+    connection.execute(f"PRAGMA cache_size = -{max(cache_bytes // 1024, 1)}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    # The supervisor's timer checkpoints; SQLite does so by itself only when the log has reached its limit.
+    connection.execute(f"PRAGMA wal_autocheckpoint = {max(wal_limit_bytes // page_bytes, 1)}")
+    connection.execute(f"PRAGMA journal_size_limit = {wal_limit_bytes}")
+    connection.create_function("merge_args", 2, dead_letters.merge_args, deterministic=True)
+
+
+def _configure_reader(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
