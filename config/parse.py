@@ -11,7 +11,7 @@ from perdure.config.keys import Key
 from perdure.config.lines import KeyPath, find_lines
 from perdure.config.mistakes import Mistake
 from perdure.config.rules import BadItem, did_you_mean, show
-from perdure.redact import REDACTED, looks_secret
+from perdure.redact import redact
 
 #: All keys, by section and name.
 Keys = Mapping[str, Mapping[str, Key]]
@@ -22,7 +22,7 @@ Values = dict[str, dict[str, object]]
 MAX_FILE_BYTES: Final = 1 << 20
 
 #: Variables that begin with PERDURE_ and are no keys.
-_NOT_KEYS: Final = frozenset({"PERDURE_CONFIG"})
+_NOT_KEYS: Final = frozenset({"PERDURE_CONFIG", "PERDURE_SOCKET"})
 _NOT_KEYS_PREFIX: Final = "PERDURE_TEST_"
 
 
@@ -80,8 +80,7 @@ class Reader:
                 self._set(key, text, key.rule.read_text, variable, None, {})
             else:
                 hint = did_you_mean(variable, (*by_variable, *_NOT_KEYS)) or "; they are called PERDURE_<SECTION>_<KEY>"
-                shown = REDACTED if looks_secret(variable) else text
-                self._add(None, "", shown, f"unknown variable{hint}", show(variable, 120).strip('"'))
+                self._add(None, "", text, f"unknown variable{hint}", show(variable, 120).strip('"'))
 
     def read_overrides(self, overrides: Mapping[str, object], source: str) -> None:
         """Take in values by "section.key", as from options."""
@@ -122,17 +121,15 @@ class Reader:
         if key is not None:
             self._set(key, value, key.rule.read, source, lines.get((section, name)), lines)
             return
-        shown = REDACTED if looks_secret(name) else value
         message = "unknown key" + self._near_key(section, name)
-        self._add(lines.get((section, name)), f"{section}.{_plain(name)}", shown, message, source)
+        self._add(lines.get((section, name)), f"{section}.{_plain(name)}", value, message, source)
 
     def _unknown_section(self, name: str, table: object, line: int | None, source: str) -> None:
         if isinstance(table, dict):
             hint = did_you_mean(name, tuple(self.keys)) or f"; there are {', '.join(self.keys)}"
             self._add(line, _plain(name), None, f"unknown section{hint}", source)
         else:
-            shown = REDACTED if looks_secret(name) else table
-            self._add(line, _plain(name), shown, f"unknown key outside of any section{self._elsewhere(name)}", source)
+            self._add(line, _plain(name), table, f"unknown key outside of any section{self._elsewhere(name)}", source)
 
     def _set(
         self,
@@ -152,7 +149,8 @@ class Reader:
             self._add(line, key.path, value, str(error), source)
 
     def _add(self, line: int | None, key: str, value: object, message: str, source: str) -> None:
-        self.mistakes.append(Mistake(line=line, key=key, value=value, message=message, source=source))
+        shown = redact(key or source, value)
+        self.mistakes.append(Mistake(line=line, key=key, value=shown, message=message, source=source))
 
     def _near_key(self, section: str, name: str) -> str:
         """What was meant, if there is something like it in the section, or the same in another one."""

@@ -72,7 +72,9 @@ class Duration(Struct, frozen=True):
 
     def read(self, value: object) -> int | None:
         """Text such as "30s", or a number of seconds."""
-        milliseconds = parse_duration_ms(value)  # type: ignore[arg-type]  # it refuses other types itself
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise ValueError(f'must be a duration such as "30s", or a number of seconds, not {show(value)}')
+        milliseconds = parse_duration_ms(value)
         if self.zero_is_none and milliseconds == 0:
             return None
         if not self.minimum_ms <= milliseconds <= self.maximum_ms:
@@ -105,7 +107,9 @@ class Size(Struct, frozen=True):
 
     def read(self, value: object) -> int:
         """Text such as "1MiB", or a number of bytes."""
-        size = parse_size_bytes(value)  # type: ignore[arg-type]  # it refuses other types itself
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise ValueError(f'must be a size such as "64KiB", or a number of bytes, not {show(value)}')
+        size = parse_size_bytes(value)
         if not self.minimum <= size <= self.maximum:
             raise ValueError(
                 f"must be from {format_size(self.minimum)} to {format_size(self.maximum)}, not {show(value)}"

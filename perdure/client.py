@@ -65,8 +65,8 @@ class Client:
         """Put one job into the queue; returns when it is on disk. `options` are those of JobOptions.
 
         If the job's `unique` key is taken, the result names the job that has it and says `duplicate`; with `strict`
-        that raises Duplicate. Raises NotData, InvalidArguments, InvalidOption. When the connection ends before the answer,
-        ChannelClosed is raised and the job is never sent twice: whether it was taken is not known then.
+        that raises Duplicate. Raises NotData, InvalidArguments, InvalidOption. When the connection ends before the
+        answer, ChannelClosed is raised and the job is never sent twice: whether it was taken is not known then.
         """
         return (await self.enqueue_many([_spec(kind, args, options)], strict=strict))[0]
 

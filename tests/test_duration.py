@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from perdure.duration import (
@@ -17,18 +18,21 @@ from perdure.duration import (
 )
 
 
+@hypothesis_settings(deadline=None)
 @given(st.integers(0, MAX_DURATION_MS))
 def test_duration_round_trip(milliseconds: int) -> None:
     """A duration shown in a message would not be the one that was set."""
     assert parse_duration_ms(format_duration(milliseconds)) == milliseconds
 
 
+@hypothesis_settings(deadline=None)
 @given(st.integers(0, MAX_SIZE_BYTES))
 def test_size_round_trip(size: int) -> None:
     """A size shown in a message would not be the one that was set."""
     assert parse_size_bytes(format_size(size)) == size
 
 
+@hypothesis_settings(deadline=None)
 @given(st.integers(1, MAX_DURATION_MS))
 def test_approximate_duration_is_near(milliseconds: int) -> None:
     """A short form in a list would be far from the truth."""
@@ -36,6 +40,7 @@ def test_approximate_duration_is_near(milliseconds: int) -> None:
     assert 0 <= milliseconds - shown <= max(milliseconds / 10, 1)
 
 
+@hypothesis_settings(deadline=None)
 @given(st.integers(0, MAX_SIZE_BYTES // 2))
 def test_approximate_size_is_near(size: int) -> None:
     """A short form in a list would be far from the truth."""
@@ -45,6 +50,7 @@ def test_approximate_size_is_near(size: int) -> None:
     assert abs(float(number) * factor - size) <= factor / 20
 
 
+@hypothesis_settings(deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_gives_a_value_or_a_value_error(text: str) -> None:
     """Odd input would end in a traceback instead of a message."""
@@ -56,6 +62,7 @@ def test_any_text_gives_a_value_or_a_value_error(text: str) -> None:
         assert said.isprintable()
 
 
+@hypothesis_settings(deadline=None)
 @given(st.lists(st.sampled_from(list(DURATION_UNITS)), unique=True, min_size=1), st.integers(0, 99))
 def test_parts_add_up(units: list[str], count: int) -> None:
     """A combined duration such as 1h30m would lose or double a part."""

@@ -17,6 +17,8 @@ from perdure.wire.work import JobRow
 
 #: How long to wait when the supervisor reads slowly, seconds.
 _RETRY_SECONDS: Final = 0.005
+#: With so many outcomes unsent, nothing more is begun.
+_MOST_UNSENT: Final = 256
 
 
 class AsyncLane:
@@ -68,7 +70,8 @@ class AsyncLane:
     # --- one job: start, perform, finish
 
     def _start_next(self) -> None:
-        while self._queue and self._free:
+        """Fill the free slots, unless the supervisor does not even take what is done."""
+        while self._queue and self._free and self._outbox.count < _MOST_UNSENT:
             self._start(self._queue.popleft())
 
     def _start(self, row: JobRow) -> None:
@@ -124,14 +127,11 @@ class AsyncLane:
         else:
             outcome = task.result()
         ended_ns = self._bench.clock.monotonic_ns()
-        is_due = self._outbox.add(handler, row, outcome, started_ns, ended_ns)
+        self._outbox.add(handler, row, outcome, started_ns, ended_ns)
         slot.finish()
         self._free.append(slot)
         self._start_next()
-        if is_due and self._outbox.count > 1:
-            self._flush()
-        else:
-            self._plan_flush()
+        self._plan_flush()
 
     # --- telling
 
@@ -146,5 +146,7 @@ class AsyncLane:
         if not self._outbox.try_flush():
             self._flush_planned = True
             self._loop.call_later(_RETRY_SECONDS, self._flush)
-        elif self.idle:
+            return
+        self._start_next()
+        if self.idle:
             self._on_idle()

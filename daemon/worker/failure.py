@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import types
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from perdure.wire.faults import MOST_CAUSES, to_data
 from perdure.wire.work import Failed
 
 #: Code that is not the user's: this package, and the machinery of imports.
-_OURS: Final = (f"{Path(perdure.__file__).parent}/", "<frozen importlib", "<frozen runpy")
+_OURS: Final = (f"{Path(perdure.__file__).parent}/", importlib.__file__, "<frozen importlib")
 
 Classes = tuple[type[BaseException], ...]
 

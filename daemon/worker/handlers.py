@@ -13,7 +13,18 @@ Classes = tuple[type[BaseException], ...]
 class Handler:
     """One handler, with what the hot path needs as plain attributes."""
 
-    __slots__ = ("bind", "function", "is_async", "kind", "permanent", "slow", "transient", "wants_context")
+    __slots__ = (
+        "bind",
+        "function",
+        "is_async",
+        "kind",
+        "permanent",
+        "ran",
+        "ran_ns",
+        "slow",
+        "transient",
+        "wants_context",
+    )
 
     def __init__(self, job: Job[..., Any]) -> None:
         self.kind: str = job.spec.name
@@ -25,6 +36,9 @@ class Handler:
         self.transient: Classes = job.transient
         #: Its last run took long, or it has not run yet: nothing finished should wait behind it.
         self.slow = True
+        #: Jobs of this kind in the unsent batch, and how long they took together. A kind has one lane, so one outbox.
+        self.ran = 0
+        self.ran_ns = 0
 
 
 class Handlers:

@@ -42,7 +42,7 @@ class Outbox:
         self._completed: list[int] = []
         self._results: list[tuple[int, str]] = []
         self._failed: list[Failed] = []
-        self._timings: dict[Handler, Timing] = {}
+        self._ran: list[Handler] = []
 
     def add(self, handler: Handler | None, row: JobRow, outcome: Outcome, started_ns: int, ended_ns: int) -> bool:
         """Put one outcome in; True: the batch should be sent now."""
@@ -58,24 +58,19 @@ class Outbox:
                 self._failed.append(outcome)
                 self._result_chars += len(outcome.error.message) + len(outcome.error.traceback or "")
             if handler is not None:
-                self._add_timing(handler, took_ns)
-            self.count += 1
-            if self.count == 1:
+                if not handler.ran:
+                    self._ran.append(handler)
+                handler.ran += 1
+                handler.ran_ns += took_ns
+            self.count = count = self.count + 1
+            if count == 1:
                 self._first_ns = ended_ns
         return (
             took_ns > LONG_JOB_NS
-            or self.count >= BATCH_JOBS
+            or count >= BATCH_JOBS
             or ended_ns - self._first_ns > BATCH_AGE_NS
             or self._result_chars > BATCH_RESULT_CHARS
         )
-
-    def _add_timing(self, handler: Handler, took_ns: int) -> None:
-        timing = self._timings.get(handler)
-        if timing is None:
-            self._timings[handler] = Timing(handler.kind, 1, took_ns)
-        else:
-            timing.count += 1
-            timing.total_ns += took_ns
 
     def flush(self) -> None:
         """Send what is there, and wait for room if there is none. For the sync lane's own thread."""
@@ -99,8 +94,11 @@ class Outbox:
             self._lock.release()
 
     def _encoded(self) -> bytes:
-        return packet.encode(Done(self._completed, self._results, self._failed, list(self._timings.values())))
+        timings = [Timing(handler.kind, handler.ran, handler.ran_ns) for handler in self._ran]
+        return packet.encode(Done(self._completed, self._results, self._failed, timings))
 
     def _sent(self) -> None:
+        for handler in self._ran:
+            handler.ran = handler.ran_ns = 0
         self._ring.reset()
         self._clear()

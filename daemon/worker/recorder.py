@@ -30,7 +30,7 @@ from typing import Final, NamedTuple, Self
 
 from perdure.wire.data import Lane
 
-#: How many ids a done ring holds; a lane must flush before it has more outcomes waiting.
+#: How many ids a done ring holds; lanes flush long before they have more outcomes waiting.
 DONE_RING_IDS: Final = 512
 
 _MAGIC: Final = int.from_bytes(b"PERDURE1", "big")
@@ -98,7 +98,7 @@ class SlotWriter:
 
 
 class DoneRing:
-    """Ids that completed and have not been told. One writer at a time; the caller flushes before it is full."""
+    """Ids that completed and have not been told. One writer at a time."""
 
     __slots__ = ("_base", "_count", "_words")
 
@@ -108,10 +108,15 @@ class DoneRing:
         self._count = 0
 
     def add(self, job_id: int) -> None:
-        """Record one id: the id first, then the count that makes it visible."""
-        self._count = count = self._count + 1
-        self._words[self._base + count] = job_id
-        self._words[self._base] = count
+        """Record one id: the id first, then the count that makes it visible. A full ring keeps what it has.
+
+        What does not fit runs again if the worker dies now, no worse.
+        """
+        count = self._count + 1
+        if count <= DONE_RING_IDS:
+            self._count = count
+            self._words[self._base + count] = job_id
+            self._words[self._base] = count
 
     def reset(self) -> None:
         """Forget them: the message has been sent."""

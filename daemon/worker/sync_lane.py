@@ -29,10 +29,9 @@ class SyncLane:
         self._queue: deque[JobRow] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._draining = False
-        #: True while the main thread waits for work.
-        self.idle = True
-        #: The process in which this lane may run: a child forked by a handler must not go on with our jobs.
-        self._pid = os.getpid()
+        #: True while the main thread waits for work. Not yet: it looks at the queue before it first waits.
+        self.idle = False
+        #: In a child that a handler forked: it must not go on with our jobs.
         self._forked = False
         os.register_at_fork(after_in_child=self._note_fork)
 

@@ -44,11 +44,11 @@ class JobLine(msgspec.Struct, forbid_unknown_fields=True):
     args: msgspec.Raw = msgspec.Raw(b"{}")
     queue: str | None = None
     priority: int | None = None
-    delay: str | float | None = None
-    at: str | float | None = None
+    delay: str | int | float | None = None
+    at: str | int | float | None = None
     unique: str | None = None
     max_attempts: int | None = None
-    timeout: str | float | None = None
+    timeout: str | int | float | None = None
     tags: list[str] | None = None
 
 
@@ -194,6 +194,8 @@ class _Blame:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UnicodeError):
+            error = InvalidArguments("the line is not valid UTF-8")
         if isinstance(error, PerdureError):
             raise InvalidArguments(f"{self._name}:{self._number}: {error}. Nothing was enqueued") from None
 

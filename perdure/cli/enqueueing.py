@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from perdure.cli import session
 from perdure.cli.bulk import Batch, send
-from perdure.cli.session import Session, connect
 from perdure.cli.text import clean, is_terminal, plural
 from perdure.errors import PerdureError
 from perdure.wire.data import Enqueued
@@ -33,24 +33,24 @@ def carry_out(batch: Batch, settings: Settings, wishes: Wishes) -> int:
     if not batch.jobs:
         _note(f"{batch.source}: no jobs in it; nothing was enqueued")
         return 0
-    session = connect(settings, local=not wishes.wait, create=True)
+    opened = session.connect(settings, local=not wishes.wait, create=True)
     try:
-        placed = send(session, batch, settings, strict=wishes.strict)
+        placed = send(opened, batch, settings, strict=wishes.strict)
         if not (wishes.wait and wishes.as_json):
             _print(placed, as_json=wishes.as_json, many=bool(batch.source))
         _note_duplicates(batch, placed)
-        _note_unknown_kinds(session, batch)
+        _note_unknown_kinds(opened, batch)
         if not wishes.wait:
             return 0
         if wishes.follow:
             from perdure.cli.following import print_log
 
-            session = print_log(session, settings, placed[0].id, follow=True)
+            opened = print_log(opened, settings, placed[0].id, follow=True)
         from perdure.cli.following import wait_for
 
-        ends, session = wait_for(session, settings, list(dict.fromkeys(one.id for one in placed)), None)
+        ends, opened = wait_for(opened, settings, list(dict.fromkeys(one.id for one in placed)), None)
     finally:
-        session.close()
+        opened.close()
     return _tell_ends(placed, ends, as_json=wishes.as_json)
 
 
@@ -82,13 +82,13 @@ def _note_duplicates(batch: Batch, placed: Sequence[Enqueued]) -> None:
         _note(f"not enqueued again: job {duplicates[0]} has this unique key and has not finished")
 
 
-def _note_unknown_kinds(session: Session, batch: Batch) -> None:
+def _note_unknown_kinds(opened: session.Session, batch: Batch) -> None:
     if not is_terminal(sys.stderr):
         return
     from perdure.wire.control import ListKinds
 
     try:
-        known = [spec.name for spec in session.request(ListKinds())]
+        known = [spec.name for spec in opened.request(ListKinds())]
     except PerdureError:
         return  # the jobs are in the queue; this is only a hint
     for kind in sorted({job.kind for job in batch.jobs} - set(known))[:5]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -9,6 +10,9 @@ from typing import Any, NoReturn
 import click
 
 from perdure.cli.lazy import Entry, LazyGroup
+
+#: How a shell asks for completions: eval "$(_PERDURE_COMPLETE=bash_source perdure)"
+_COMPLETION = "_PERDURE_COMPLETE"
 
 SECTIONS: dict[str, dict[str, Entry]] = {
     "Begin": {
@@ -71,14 +75,26 @@ def run(arguments: Sequence[str]) -> int:
     _be_forgiving(sys.stdout)
     _be_forgiving(sys.stderr)
     try:
-        code = cli.main(list(arguments), prog_name="perdure", standalone_mode=False)
+        code = _invoke(list(arguments))
         if sys.stdout is not None:
             sys.stdout.flush()
     except BaseException as error:  # the one place where errors become exit codes
         from perdure.cli.failures import report
 
         return report(error)
-    return code if isinstance(code, int) else 0
+    return code
+
+
+def _invoke(arguments: list[str]) -> int:
+    """What click's own main() does, without its way to handle errors."""
+    if _COMPLETION in os.environ:
+        cli.main(arguments, prog_name="perdure", complete_var=_COMPLETION)
+    try:
+        with cli.make_context("perdure", arguments) as ctx:
+            cli.invoke(ctx)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    return 0
 
 
 def _be_forgiving(stream: Any) -> None:

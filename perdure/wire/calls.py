@@ -113,7 +113,7 @@ class Caller:
             return
         if message.id == 0 and isinstance(message, Fault):
             self._end = message.error
-            self.channel.close()
+            self.channel.close(to_exception(message.error))
             return
         future = self.pending.get(message.id)
         # A call that has timed out or was cancelled stays in the table until its task has run; it must still send

@@ -97,8 +97,8 @@ class Channel(Generic[T]):
     def send(self, message: object, fds: Sequence[int] = ()) -> bool:
         """Encode a message now and send it as soon as the peer reads. False: the peer is gone, it was dropped.
 
-        `fds` are copied: the caller may close its own at once. Raises what encoding raises, and UsageError if the
-        message is too large.
+        `fds` are copied: the caller may close its own at once. Raises what encoding raises, UsageError if the
+        message is too large, and OSError if the descriptors must wait and cannot be copied.
         """
         return self.send_encoded(packet.encode(message), fds)
 

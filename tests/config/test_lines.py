@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from perdure.config.lines import KeyPath, find_lines
@@ -115,7 +116,7 @@ def quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-plain_texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+plain_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 bare_keys = st.text("ab_-1", min_size=1, max_size=4)
 keys = st.one_of(bare_keys, bare_keys, plain_texts.map(quote), st.sampled_from(["'x.y'", '"[="', '"#"', "'\"'"]))
 scalars = st.one_of(
@@ -143,7 +144,8 @@ def values(draw: st.DrawFn, depth: int = 2) -> str:
 @st.composite
 def documents(draw: st.DrawFn) -> tuple[str, dict[KeyPath, int]]:
     """A TOML text with the lines of its sections and their keys."""
-    text, expected = "", {}
+    text = ""
+    expected: dict[KeyPath, int] = {}
     for section in draw(st.dictionaries(keys.map(_unquoted), st.none(), max_size=3)):
         text += draw(st.sampled_from(["", "\n", "# [x]\n\n", "  "]))
         expected[(section,)] = text.count("\n") + 1
@@ -159,6 +161,7 @@ def _unquoted(key: str) -> str:
     return next(iter(tomllib.loads(f"{key} = 1")))
 
 
+@hypothesis_settings(deadline=None, max_examples=60)
 @given(documents())
 def test_any_document(document: tuple[str, dict[KeyPath, int]]) -> None:
     """Some spelling would shift the lines of all that follows, or break the report."""

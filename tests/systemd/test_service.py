@@ -18,7 +18,9 @@ HANDLERS = Path(__file__).with_name("handlers.py")
 CONFIG = "/etc/perdure/perdure.toml"
 #: Shorter limits than the unit's, so that a hang and a restart take a test two seconds and not half a minute.
 QUICK = "[Service]\nWatchdogSec=2s\nRestartSec=200ms\n"
-#: The unit is there to bring the service back soon; and these tests run in every test run.
+#: The job that root enqueues before the service has ever run.
+EARLY_JOB = 1
+#: These tests are part of every test run.
 ALL_SECONDS = 60
 
 
@@ -37,6 +39,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         booted.run("sed", "-i", 's/^handlers = .*/handlers = ["jobs"]/', CONFIG)
         booted.write(f"/etc/systemd/system/{UNIT}.d/quick.conf", QUICK)
         booted.run("systemctl", "daemon-reload")
+        assert _enqueue(booted, "greet", "name=early") == EARLY_JOB
         booted.run("systemctl", "start", UNIT)
         yield booted
     assert time.monotonic() - begun < ALL_SECONDS, "the tests of the service have become slow"
@@ -89,6 +92,14 @@ def test_started_means_ready(service: Machine) -> None:
     assert _status(service)["running"] is True
     assert service.show("StatusText")
     assert _result(service, "greet", "name=world") == "hello world"
+
+
+def test_the_queue_can_be_filled_before_the_first_start(service: Machine) -> None:
+    """root's first `perdure enqueue` must not leave files that the service's user cannot open."""
+    service.perdure("wait", str(EARLY_JOB))
+    assert _job(service, EARLY_JOB)["result"] == "hello early"
+    owners = service.run("stat", "--format", "%U %a", "/var/lib/perdure/perdure.db", "/var/lib/perdure/perdure.db.lock")
+    assert owners.stdout.split("\n")[:2] == ["perdure 600"] * 2
 
 
 def test_a_job_sees_only_what_it_should(service: Machine) -> None:
@@ -148,6 +159,10 @@ def test_a_reload_of_broken_code_fails_and_changes_nothing(service: Machine) -> 
     service.write("/etc/perdure/jobs.py", "def broken(:\n")
     try:
         assert service.run("systemctl", "reload", UNIT, check=False).returncode != 0
+        errors = [entry["MESSAGE"] for entry in service.journal() if entry.get("PRIORITY") == "3"]
+        assert any("reload.failed" in message and "jobs.py" in message for message in errors), (
+            "not in journalctl -p err"
+        )
         assert _result(service, "greet", "name=world").endswith("world")
     finally:
         service.write("/etc/perdure/jobs.py", HANDLERS.read_text())
@@ -183,7 +198,7 @@ def test_a_broken_configuration_does_not_loop(service: Machine) -> None:
 
 
 def test_an_administrator_without_the_service_running_does_not_break_it(service: Machine) -> None:
-    """root's `perdure enqueue` while the daemon is down must not leave files that the daemon cannot open."""
+    """root's `perdure enqueue` while the daemon is down must not leave a log that the daemon cannot open."""
     service.run("systemctl", "stop", UNIT)
     job = _enqueue(service, "greet", "name=root")
     service.run("systemctl", "start", UNIT)

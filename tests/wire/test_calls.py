@@ -22,6 +22,7 @@ from perdure.wire.endpoint import BlockingEndpoint
 from perdure.wire.envelope import Call, Cancel, Event, Fault, Reply
 from perdure.wire.peer import Peer
 from perdure.wire.server import Server
+from perdure.wire.session import PENDING_BYTES
 from tests.support.wait import async_wait_until
 from tests.wire.conftest import Run
 
@@ -163,6 +164,9 @@ def test_the_servers_deadline_holds_without_the_clients(run: Run, path: Path) ->
         fault = await raw_fault(client)
         assert (fault.id, fault.error.type) == (1, "CallTimeout")
         await async_wait_until(lambda: office.cancelled == 1 and server.calls_in_flight == 0)
+        # And that was the only answer to it.
+        client.send(packet.encode(Call(2, None, GetJob(1))))
+        assert (await raw_fault(client)).id == 2
         client.close()
         await shut(server)
 
@@ -359,21 +363,25 @@ def test_a_client_that_does_not_read_is_not_read(run: Run, path: Path) -> None:
     """The answers for a client that only asks would pile up in the daemon's memory."""
 
     async def work() -> None:
-        office = Office()
-        server, client = serving(path, office), raw_client(path)
-        client.setblocking(False)
-        sent = 0
-        while sent < 400:
-            try:
-                client.send(packet.encode(Call(sent + 1, None, ListQueues())))
-                sent += 1
-            except BlockingIOError:
-                break
+        begun = 0
+
+        def verbose(request: object, peer: Peer) -> str:
+            nonlocal begun
+            begun += 1
+            return "x" * 90_000
+
+        server, client, count = serving(path, verbose), raw_client(path), 150
+        for number in range(count):
+            client.send(packet.encode(Call(number + 1, None, ListQueues())))
         peer = (await async_wait_until(lambda: server.clients))[0]
-        await async_wait_until(lambda: office.begun == sent or server.pending_bytes(peer) > 1024 * 1024)
-        assert server.pending_bytes(peer) < 2 * 1024 * 1024
+        await async_wait_until(lambda: server.pending_bytes(peer) > PENDING_BYTES)
+        other = await connect(str(path))
+        await other.call(ListQueues())
+        assert begun < count
+        assert server.pending_bytes(peer) < 2 * PENDING_BYTES
+        other.close()
         endpoint = BlockingEndpoint(client, msgspec.msgpack.Decoder(Reply))
-        for number in range(sent):
+        for number in range(count):
             received = await asyncio.to_thread(endpoint.recv, 5)
             assert received is not None
             assert received[0].id == number + 1
@@ -401,6 +409,47 @@ def test_events_go_both_ways(run: Run, path: Path) -> None:
         assert not server.send(peer, Event("nobody there"))
 
     run(work())
+
+
+class Timekeeper(asyncio.SelectorEventLoop):
+    """A loop that remembers its timers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers: list[asyncio.TimerHandle] = []
+
+    def call_later(  # type: ignore[override] - the types of the arguments do not matter here
+        self, delay: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        """As ever."""
+        self.timers.append(super().call_later(delay, callback, *args, context=context))
+        return self.timers[-1]
+
+
+def test_deadlines_are_forgotten_with_their_calls(path: Path) -> None:
+    """A million calls with a deadline of an hour would keep a million timers for an hour, at both ends."""
+
+    async def work() -> None:
+        office = Office()
+        server, caller = serving(path, office), await connect(str(path))
+        assert await caller.request(RetryJobs([1]), 3600) == [Verdict(1)]
+        waiting = asyncio.ensure_future(caller.request(WaitJobs([1]), 3600))
+        await async_wait_until(lambda: office.begun == 2)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        last = asyncio.ensure_future(caller.request(WaitJobs([1]), 3600))
+        await async_wait_until(lambda: office.begun == 3)
+        await shut(server, caller)
+        await asyncio.wait([last])
+        assert isinstance(last.exception(), ChannelClosed)
+
+    with asyncio.Runner(loop_factory=Timekeeper) as runner:
+        runner.run(work())
+        loop = runner.get_loop()
+        assert isinstance(loop, Timekeeper)
+        long = [timer for timer in loop.timers if timer.when() > loop.time() + 1000]
+        assert len(long) == 6
+        assert [timer for timer in long if not timer.cancelled()] == []
 
 
 class Chance:

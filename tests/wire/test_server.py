@@ -162,14 +162,15 @@ def test_a_shortage_of_descriptors_does_not_spin(run: Run, path: Path) -> None:
 
     class Short:
         def __init__(self, sock: socket.socket) -> None:
-            self.sock, self.failures = sock, 0
+            self.sock, self.attempts, self.over = sock, 0, False
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self.sock, name)
 
         def accept(self) -> Any:
-            self.failures += 1
-            if self.failures == 1:
+            self.attempts += 1
+            if not self.over:
+                asyncio.get_running_loop().call_later(0.05, setattr, self, "over", True)
                 raise OSError(errno.EMFILE, "Too many open files")
             return self.sock.accept()
 
@@ -182,7 +183,7 @@ def test_a_shortage_of_descriptors_does_not_spin(run: Run, path: Path) -> None:
         server.adopt(short)
         caller = await connect(str(path))
         assert await caller.request(PauseQueue("q"), 5) is None
-        assert short.failures <= 4
+        assert short.attempts <= 4
         caller.close()
         server.close()
 
@@ -310,16 +311,18 @@ def test_the_blocking_client_hears_that_it_is_refused(run: Run, path: Path) -> N
     """It would see a broken pipe and not the reason."""
 
     async def work() -> None:
-        server = serving(path, may_connect=lambda _: False)
-        await asyncio.to_thread(be_refused, path)
+        refused = threading.Event()
+        server = serving(path, may_connect=lambda _: False, report=lambda *_: refused.set())
+        await asyncio.to_thread(be_refused, path, refused)
         server.close()
 
     run(work())
 
 
-def be_refused(path: Path) -> None:
-    """Try to talk."""
+def be_refused(path: Path, refused: threading.Event) -> None:
+    """Try to talk when the connection has ended already."""
     with BlockingCaller.connect(str(path)) as caller:
+        assert refused.wait(5)
         with pytest.raises(Forbidden):
             caller.request(PauseQueue("q"))
         with pytest.raises(ChannelClosed):

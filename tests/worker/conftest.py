@@ -1,4 +1,4 @@
-"""A nursery with the sample handlers loaded, shared by the tests of a module; each test forks workers of its own."""
+"""A nursery with the sample handlers loaded, shared by all tests here; each test forks workers of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.worker.rig import Rig, Worker
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """A loaded nursery."""
     with Rig(tmp_path_factory.mktemp("rig")) as loaded:

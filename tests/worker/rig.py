@@ -58,7 +58,7 @@ class Worker:
         self.page = RecorderPage.create(folder / f"{worker_id}.page", async_slots, run_id=7, boot_id="boot")
         self.stacks_path = folder / f"{worker_id}.stacks"
         self.output_path = folder / f"{worker_id}.output"
-        self.logs = folder / "logs"
+        self.logs = folder / f"{worker_id}.logs"
         ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock = ours
         self.endpoint: BlockingEndpoint[FromWorker] = BlockingEndpoint(ours, msgspec.msgpack.Decoder(FromWorker))
@@ -255,9 +255,7 @@ class Rig:
             "result_bytes": 100_000,
             **config,
         }
-        sent = WorkerConfig(
-            id=len(self.workers), supervisor_pid=os.getpid(), async_slots=async_slots, **settings
-        )
+        sent = WorkerConfig(id=len(self.workers), supervisor_pid=os.getpid(), async_slots=async_slots, **settings)
         with worker.descriptors() as fds:
             answer = self.call(ForkWorker(sent), fds)
         assert isinstance(answer, Forked), answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -86,7 +87,9 @@ def test_a_kind_that_nobody_knows_is_given_back_as_a_failure(worker: Worker) -> 
     assert (worker.failed[1].error.type, worker.failed[1].retryable) == ("UnknownKind", True)
 
 
-@pytest.mark.parametrize(("what", "told"), [("bytes", "result: bytes"), ("nested", "result.user.callback"), ("nan", "nan")])
+@pytest.mark.parametrize(
+    ("what", "told"), [("bytes", "result: bytes"), ("nested", "result.user.callback"), ("nan", "nan")]
+)
 def test_a_result_that_is_not_data_is_refused_with_its_path(worker: Worker, what: str, told: str) -> None:
     """The job would look completed, with a result that nobody can read."""
     worker.perform(job_row(1, "give", {"what": what}))
@@ -166,8 +169,8 @@ def test_sigint_does_nothing_and_sigterm_ends(worker: Worker) -> None:
     assert worker.completed == [1]
     worker.run(job_row(2, "spin", {"seconds": 30}))
     wait_until(lambda: worker.executes(2))
-    worker.kill(15)
-    assert worker.wait_exit() == -15
+    worker.kill(signal.SIGTERM)
+    assert worker.wait_exit() == -signal.SIGTERM
 
 
 def test_a_handler_that_forks_has_one_outcome(worker: Worker) -> None:

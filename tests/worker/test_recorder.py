@@ -41,6 +41,7 @@ def test_done_rings_of_both_lanes_are_told_and_reset(tmp_path: Path) -> None:
     for number in range(1, DONE_RING_IDS + 1):
         sync.add(number)
     later.add(9999)
+    sync.add(777)  # one too many: let go, and nobody else's words are touched
     assert page.finished_unsent() == [*range(1, DONE_RING_IDS + 1), 9999]
     sync.reset()
     sync.add(4)

@@ -11,11 +11,14 @@ from tests.support.wait import wait_until
 from tests.worker.rig import Rig, Worker, job_row
 
 
-@pytest.mark.parametrize(("kind", "args"), [
-    ("sleep", {"seconds": 30}),
-    ("spin", {"seconds": 30}),
-    ("asleep", {"seconds": 30}),
-])
+@pytest.mark.parametrize(
+    ("kind", "args"),
+    [
+        ("sleep", {"seconds": 30}),
+        ("spin", {"seconds": 30}),
+        ("asleep", {"seconds": 30}),
+    ],
+)
 def test_a_job_over_its_limit_gets_a_timeout(worker: Worker, kind: str, args: dict[str, float]) -> None:
     """A job could run for ever, or only end by the death of its worker."""
     begun = time.monotonic()
@@ -77,7 +80,7 @@ def test_a_job_that_swallows_its_cancellation_is_left_to_the_supervisor(worker: 
 def test_a_worker_that_holds_the_gil_still_shows_its_stacks(rig: Rig) -> None:
     """The record of a job that hangs in C would not say where."""
     worker = rig.fork()
-    worker.run(job_row(1, "hold_gil", {"seconds": 30}, timeout_ms=50))
+    worker.run(job_row(1, "hold_gil", timeout_ms=50))
     wait_until(lambda: worker.executes(1))
     beats = worker.page.heartbeat
     worker.kill(signal.SIGUSR1)
