@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from perdure.config.settings import Settings
 from perdure.daemon.waiters import Waiters
@@ -24,14 +24,17 @@ class Committer:
     """One turn at a time.
 
     On a full disk nothing is dropped: producers are refused, outcomes are kept and tried again every second, until
-    there is space or `store.full_disk_wait` is over; then the error goes up and the daemon stops.
+    there is space or `store.full_disk_wait` is over; then the error goes up and the daemon stops. `keep_waiting` does
+    what the main loop cannot do meanwhile, and says whether to go on.
     """
 
-    def __init__(self, store: Store, settings: Settings, waiters: Waiters, hurried: Callable[[], bool]) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, waiters: Waiters, keep_waiting: Callable[[], Awaitable[bool]]
+    ) -> None:
         self._store = store
         self._patience_seconds = settings.store.full_disk_wait_ms / 1000
         self._waiters = waiters
-        self._hurried = hurried
+        self._keep_waiting = keep_waiting
         self._placing: collections.deque[asyncio.Future[list[Enqueued]]] = collections.deque()
         self.full: StoreFull | None = None
         self.commits = 0
@@ -70,7 +73,7 @@ class Committer:
                 result = await self._store.commit(turn)
             except StoreFull as error:
                 self._refuse(turn, futures, error)
-                if loop.time() >= give_up or self._hurried():
+                if loop.time() >= give_up or not await self._keep_waiting():
                     raise
                 log.error("store.full", reason=str(error), kept_outcomes=True, retry_in_s=FULL_DISK_RETRY_SECONDS)
                 await asyncio.sleep(FULL_DISK_RETRY_SECONDS)

@@ -13,14 +13,11 @@ from typing import NamedTuple
 
 from perdure.daemon.ledger import Backoff, Death, Held, Ledger
 from perdure.daemon.rotation import Rotation
+from perdure.daemon.run_times import RunTimes
 from perdure.store.models import ClaimedJob, Committed, NewBatch, Turn
 from perdure.wire.data import ErrorData, KindSpec, Lane
 from perdure.wire.work import Done, Failed
 
-#: Expected run time of a kind that has not run yet. Long enough that little is sent ahead before it is known better.
-FIRST_ESTIMATE_NS = 10_000_000.0
-#: Weight of the newest measurement in a kind's expected run time.
-ESTIMATE_WEIGHT = 0.3
 #: Most jobs that one turn claims from a queue before the next queue has its go.
 QUEUE_QUANTUM = 64
 
@@ -103,9 +100,8 @@ class Dispatch:
         self.next_due: int | None = None
         self._lease = first_lease
         self._batches: list[NewBatch] = []
-        self._estimate_ns: dict[str, float] = {}
+        self._run_times = RunTimes()
         self._actions: list[Action] = []
-        self._lane_estimate_ns: dict[Lane, float] = {"sync": FIRST_ESTIMATE_NS, "async": FIRST_ESTIMATE_NS}
 
     # --- events
 
@@ -156,7 +152,7 @@ class Dispatch:
             else:
                 self.ledger.failed(held, failure, now, worker)
         for timing in message.timings:
-            self._learn(timing.kind, timing.total_ns / max(timing.count, 1))
+            self._run_times.learn(timing.kind, timing.total_ns / max(timing.count, 1), self.kinds)
             state.lanes[self._lane(timing.kind)].stuck = False
         return stale
 
@@ -239,8 +235,7 @@ class Dispatch:
 
     def stuck_behind(self, worker: int, kind: str, elapsed_ns: float) -> None:
         """A worker's sync lane has been executing one job of `kind` for long: take back what waits behind it."""
-        estimate_ns = max(elapsed_ns, self._estimate_ns.get(kind, 0.0))
-        self._estimate_ns[kind] = self._lane_estimate_ns["sync"] = estimate_ns
+        self._run_times.at_least(kind, "sync", elapsed_ns)
         state = self.workers[worker]
         state.lanes["sync"].stuck = True
         waiting = state.lanes["sync"].count - 1
@@ -259,7 +254,7 @@ class Dispatch:
         if turn.promote:
             self.next_due = result.next_due
         for row in result.claimed:
-            self._place(Held(row, turn.lease, self.estimate_ns(row.kind), self._lane(row.kind)))
+            self._place(Held(row, turn.lease, self._run_times.estimate_ns(row.kind), self._lane(row.kind)))
         self._rotate(result)
         self._fill_workers()
         self._give_back_surplus()
@@ -292,10 +287,6 @@ class Dispatch:
         taken, self._actions = self._actions, []
         return taken
 
-    def estimate_ns(self, kind: str) -> float:
-        """How long a job of this kind is expected to run, in nanoseconds."""
-        return self._estimate_ns.get(kind, FIRST_ESTIMATE_NS)
-
     @property
     def idle(self) -> bool:
         """Whether nothing is claimed and nothing waits for a commit."""
@@ -308,14 +299,6 @@ class Dispatch:
     def _due(self, at: int) -> None:
         if self.next_due is None or at < self.next_due:
             self.next_due = at
-
-    def _learn(self, kind: str, measured_ns: float) -> None:
-        """An exponentially weighted average, which the first measurement starts."""
-        known = self._estimate_ns.get(kind, measured_ns)
-        self._estimate_ns[kind] = known + ESTIMATE_WEIGHT * (measured_ns - known)
-        spec = self.kinds.get(kind)
-        if spec is not None:
-            self._lane_estimate_ns[spec.lane] = self._estimate_ns[kind]
 
     def _drop(self, state: WorkerState, job_id: int) -> Held | None:
         held = state.held.pop(job_id, None)
@@ -343,7 +326,7 @@ class Dispatch:
             # Its last life: alone, so that it cannot take neighbours along, and cannot be blamed for theirs.
             self.suspects.append(held)
         else:
-            self.ready[held.lane].append(held._replace(estimate_ns=self.estimate_ns(job.kind)))
+            self.ready[held.lane].append(held._replace(estimate_ns=self._run_times.estimate_ns(job.kind)))
 
     def _rotate(self, result: Committed) -> None:
         """Learn from what the claims found."""
@@ -362,7 +345,7 @@ class Dispatch:
 
     def _jobs_ahead(self, lane: Lane) -> int:
         """How many jobs of the usual length one worker should hold in a lane."""
-        short = int(min(self.limits.prefetch_jobs, self.limits.prefetch_ns / self._lane_estimate_ns[lane]))
+        short = int(min(self.limits.prefetch_jobs, self.limits.prefetch_ns / self._run_times.by_lane[lane]))
         return max(short, self.limits.async_slots if lane == "async" else 1)
 
     def _room(self) -> dict[Lane, int]:
@@ -382,7 +365,7 @@ class Dispatch:
 
     def _reserve(self, lane: Lane, workers: int) -> int:
         """How many jobs may wait in the supervisor, claimed and not sent: none where jobs are long."""
-        short = self._lane_estimate_ns[lane] * self.limits.prefetch_jobs <= self.limits.prefetch_ns
+        short = self._run_times.by_lane[lane] * self.limits.prefetch_jobs <= self.limits.prefetch_ns
         return self.limits.prefetch_jobs * workers if short else 0
 
     def _give_back_surplus(self) -> None:

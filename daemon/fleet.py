@@ -59,9 +59,7 @@ class Fleet:
         self._events = events
         self._loop = asyncio.get_running_loop()
         self._folder: Path = settings.paths.recorder_dir
-        self._respawn = Respawn(
-            settings.workers.restart_backoff_base_ms, settings.workers.restart_backoff_cap_ms, rng
-        )
+        self._respawn = Respawn(settings.workers.restart_backoff_base_ms, settings.workers.restart_backoff_cap_ms, rng)
         self._output_fd = _open_output(settings.paths.logs_dir)
         self._next_id = 1
         self._nursery: NurseryLink | None = None
@@ -199,7 +197,12 @@ class Fleet:
         if not link.doomed:
             wait = self._respawn.died(lived_seconds=lived, jobs_done=link.jobs_done, by_job=bool(executing))
         log.warning(
-            "worker.died", worker=link.id, pid=link.pid, how=str(ended), executing=executing, restart_in_s=round(wait, 3)
+            "worker.died",
+            worker=link.id,
+            pid=link.pid,
+            how=str(ended),
+            executing=executing,
+            restart_in_s=round(wait, 3),
         )
         if not link.asked_to_end:
             self._task(self._replace(wait))
@@ -258,4 +261,3 @@ def _open_output(logs_dir: Path) -> int:
     if os.fstat(fd).st_size > OUTPUT_BYTES:
         os.ftruncate(fd, 0)
     return fd
-

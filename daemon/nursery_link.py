@@ -59,7 +59,9 @@ class NurseryLink:
             reply = await self._caller.call(LoadHandlers(list(modules), list(path)), timeout_s, reply=FromNursery)
         except ChannelClosed:
             ended = await self.gone
-            raise HandlersNotLoaded(f"the process that imports {', '.join(modules)} {ended} before it was done") from None
+            raise HandlersNotLoaded(
+                f"the process that imports {', '.join(modules)} {ended} before it was done"
+            ) from None
         except PerdureError as error:
             raise HandlersNotLoaded(f"the handlers cannot be imported: {error}{_where(error)}") from error
         assert isinstance(reply, Loaded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import os
 import random
 import signal
@@ -33,6 +34,7 @@ LOCK_WAIT_SECONDS = 10.0
 def run(settings: Settings) -> int:
     """Run the daemon until it is told to stop; the exit code. Everything a user can cause is logged, not raised."""
     configure_logging(settings.logs.level, settings.logs.format, stream=sys.stderr, environ=os.environ)
+    faulthandler.enable()  # a watchdog's SIGABRT leaves the stacks in the log
     sockets = listen_fds(os.environ)
     notifier = Notifier.from_environ(os.environ)
     try:
@@ -97,9 +99,7 @@ async def _recover(supervisor: Supervisor, info: RunInfo) -> None:
     executing = executing_before(folder, _boot_id()) if info.previous_same_boot else None
     found = await supervisor.store.recover(executing, supervisor.clock.now_ms())
     if any(found):
-        log.warning(
-            "jobs.recovered", released=found.released, interrupted=found.interrupted, dead=found.buried
-        )
+        log.warning("jobs.recovered", released=found.released, interrupted=found.interrupted, dead=found.buried)
     remove_leftovers(folder)
 
 

@@ -42,6 +42,7 @@ async def daemon_status(supervisor: Supervisor) -> Status:
         queues_paused=sorted(supervisor.core.queues.paused),
         jobs_done=supervisor.jobs_done,
         jobs_per_second=round(supervisor.jobs_done / uptime, 1) if uptime else 0.0,
+        loop_lag_ms_max=supervisor.lag.max_ms,
         rss_bytes=process.memory_info().rss,
         cpu_seconds=round(cpu.user + cpu.system, 3),
         disk_free_bytes=free,

@@ -14,8 +14,10 @@ from perdure.clock import Clock
 from perdure.config.settings import Settings
 from perdure.daemon.commit import Committer
 from perdure.daemon.dispatch import Dispatch, DispatchLimits, DrainWorker, Send, TakeBack
+from perdure.daemon.duties.limits import HardLimits
 from perdure.daemon.fleet import Fleet
 from perdure.daemon.housekeeping import Housekeeping
+from perdure.daemon.lag import LagMeter
 from perdure.daemon.reaper import Exit
 from perdure.daemon.service import Service
 from perdure.daemon.status import daemon_status
@@ -57,6 +59,7 @@ class Supervisor:
         self.started_ns = clock.monotonic_ns()
         self.jobs_done = 0
         self.waiters = Waiters()
+        self.lag = LagMeter(asyncio.get_running_loop())
         self.service = Service(store, settings, clock, self)
         self.core: Dispatch
         self.fleet: Fleet
@@ -107,7 +110,7 @@ class Supervisor:
             run.id * LEASES_PER_RUN,
         )
         self.fleet = Fleet(settings, self.clock, self.rng, run.id, boot_id, self)
-        self.committer = Committer(self.store, settings, self.waiters, self.hurried)
+        self.committer = Committer(self.store, settings, self.waiters, self.keep_waiting)
         self.housekeeping = Housekeeping(self)
         for name in await self.store.paused_queues():
             self.core.queues.pause(name)
@@ -175,6 +178,13 @@ class Supervisor:
         """Whether to give up waiting for anything."""
         return self.stop_deadline_ns is not None and self.clock.monotonic_ns() >= self.stop_deadline_ns
 
+    async def keep_waiting(self) -> bool:
+        """What must go on while the disk is full: signals, hard limits, and telling that this is no hang."""
+        self.handle_signals()
+        self.notifier.watchdog()
+        await HardLimits().run(self)
+        return not self.hurried()
+
     def finished(self) -> bool:
         """Whether everything has come to its end after a stop."""
         return self.state == "stopping" and not self.fleet.links and self.core.idle
@@ -184,6 +194,7 @@ class Supervisor:
         for task in list(self._tasks):
             task.cancel()
         self.waiters.close(DaemonStopping())
+        self.lag.close()
         if hasattr(self, "housekeeping"):
             self.housekeeping.close()
         if hasattr(self, "fleet"):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from perdure.fingerprint import fingerprint
 from perdure.store.dead_letters import bury
 from perdure.store.models import Buried, Committed, Interrupted, Retried, Turn
 from perdure.store.statements import SQL
+from perdure.wire.data import ErrorData
 
 _encode = msgspec.json.Encoder().encode
 
@@ -123,18 +124,17 @@ def _keys(outcomes: Sequence[OutcomeT]) -> Iterator[tuple[int, int]]:
 
 def _out_of_attempts(outcome: Retried) -> Buried:
     """The budgets hold here, too: asked to retry a job that has no attempt left, the store buries it."""
-    name = _error_type(outcome.error_json)
+    name = fingerprint(_error(outcome.error_json))
     return Buried(outcome.id, outcome.lease, "attempts", outcome.error_json, name, False)
 
 
 def _out_of_interruptions(outcome: Interrupted) -> Buried:
-    name = _error_type(outcome.error_json)
+    name = fingerprint(_error(outcome.error_json))
     return Buried(outcome.id, outcome.lease, "interruptions", outcome.error_json, name, True)
 
 
-def _error_type(error_json: str) -> str:
+def _error(error_json: str) -> ErrorData:
     try:
-        error = json.loads(error_json)
-    except ValueError:
-        return "unknown"
-    return str(error.get("type", "unknown")) if isinstance(error, dict) else "unknown"
+        return msgspec.json.decode(error_json, type=ErrorData)
+    except msgspec.DecodeError:
+        return ErrorData("unknown", error_json)

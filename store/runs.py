@@ -7,16 +7,15 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
+from perdure.fingerprint import fingerprint
 from perdure.store.models import Recovered, RunInfo
 from perdure.store.statements import SQL
-from perdure.wire.data import KindSpec
+from perdure.wire.data import ErrorData, KindSpec
 
 #: Former runs that stay on record.
 KEPT_RUNS = 1_000
 #: What stands in the record of a job that was executing when the daemon or the machine went down.
-LOST_MESSAGE = "the daemon ended while it executed this job"
-LOST_TYPE = "JobInterrupted"
-LOST_FINGERPRINT = "JobInterrupted:daemon"
+LOST = ErrorData("JobInterrupted", "the daemon ended while it executed this job", True)
 
 _encode = msgspec.json.Encoder().encode
 _decode_kind = msgspec.json.Decoder(KindSpec).decode
@@ -45,9 +44,9 @@ def recover(connection: sqlite3.Connection, executing: Collection[tuple[int, int
     parameters = {
         "now": now,
         "executing": None if executing is None else _encode(list(executing)).decode(),
-        "error_type": LOST_TYPE,
-        "message": LOST_MESSAGE,
-        "fingerprint": LOST_FINGERPRINT,
+        "error_type": LOST.type,
+        "message": LOST.message,
+        "fingerprint": fingerprint(LOST),
     }
     connection.execute(SQL["recover_bury"], parameters)
     buried = connection.execute(SQL["recover_remove_buried"], parameters).rowcount

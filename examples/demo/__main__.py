@@ -1,7 +1,7 @@
 """`make demo`: perdure on real input, with a power cut's worth of violence in the middle.
 
 One job for every source file of the running Python's standard library (or of DEMO_DIR), a file that is not text, a file
-whose handler aborts its process; half-way the daemon is killed with SIGKILL and started again. Then everything is counted.
+whose handler aborts its process; half-way the daemon is killed with SIGKILL and started again. Then all is counted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def perform(corpus: Corpus, folder: Path, console: Console) -> Report:
     daemon = Daemon(folder)
     try:
         daemon.start()
-        console.print(f"daemon started (pid {daemon.pid}); enqueueing with `perdure enqueue demo.index --from files.jsonl`", soft_wrap=True)
+        console.print(f"daemon started (pid {daemon.pid}); now: perdure enqueue demo.index --from files.jsonl")
         ids = daemon.enqueue(corpus)
         client = Client(folder / "perdure.sock")
         started = time.monotonic()

@@ -45,7 +45,9 @@ def collect(corpus: Corpus, folder: Path, ids: list[int], client: Client, second
     """Ask the queue, read the index, count the files again, compare."""
     completed = _ids(client, "completed")
     letters = client.dead_list_sync(DeadFilter(limit=PAGE))
-    dead = {msgspec.json.decode(letter.args)["path"]: (letter.reason, _last_message(letter.errors)) for letter in letters}
+    dead = {
+        msgspec.json.decode(letter.args)["path"]: (letter.reason, _last_message(letter.errors)) for letter in letters
+    }
     expected = {path: count_passages(path) for path in corpus.files}
     rows, files, hits = _index(corpus.index)
     starts = collections.Counter((folder / "starts.log").read_text().splitlines())

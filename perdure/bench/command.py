@@ -24,9 +24,15 @@ NAMES = ("drain", "async", "latency")
 @click.option("--samples", default=300, show_default=True, help="Jobs of the latency measurement.")
 @click.option("--workers", default=2, show_default=True, help="Worker processes.")
 @click.option(
-    "--durability", type=click.Choice(["full", "normal"]), default="full", show_default=True, help="As store.durability."
+    "--durability",
+    type=click.Choice(["full", "normal"]),
+    default="full",
+    show_default=True,
+    help="As store.durability.",
 )
-@click.option("--dir", "folder", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Whose disk to use.")
+@click.option(
+    "--dir", "folder", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Whose disk to use."
+)
 @click.option("--json", "as_json", is_flag=True, help="One object a line.")
 def bench(
     names: tuple[str, ...],

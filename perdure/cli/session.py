@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from perdure.errors import CallTimeout, DaemonUnreachable, StoreLocked
 
@@ -24,20 +24,11 @@ _LOCK_POLL_SECONDS = 0.02
 _ANSWER_SECONDS = 30.0
 
 
-class Requester(Protocol):
-    """Something that answers control requests: BlockingCaller, LocalQueue, or a test's stand-in."""
-
-    def request(self, control_request: Any) -> Any:
-        """The answer. Raises the error that the other side reports."""
-        ...
-
-    def close(self) -> None:
-        """Hang up."""
-        ...
-
-
 class Session:
-    """An open way to the queue. `live`: a daemon answers; otherwise this process holds the lock and does the work."""
+    """An open way to the queue: over a BlockingCaller or a LocalQueue.
+
+    `live`: a daemon answers; otherwise this process holds the lock and does the work.
+    """
 
     def __init__(self, requester: Any, *, live: bool, answer_seconds: float = _ANSWER_SECONDS) -> None:
         self._requester = requester

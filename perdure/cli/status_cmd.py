@@ -54,7 +54,7 @@ def _print(found: Status, live: bool) -> None:
             ("jobs", ", ".join(counts) or "none"),
             ("dead letters", paint(f"{found.dead:,}", "red" if found.dead else None)),
             ("paused queues", clean(", ".join(found.queues_paused)) or None),
-            ("kinds", found.kinds),
+            ("kinds", found.kinds if live else None),
             (
                 "done",
                 f"{found.jobs_done:,} since the start, {found.jobs_per_second:,.1f}/s on average" if live else None,

@@ -45,7 +45,7 @@ def _moment(text: str, now: datetime) -> int:
     # Eight digits are the ISO date 20270131; epoch seconds have had nine or more since 1973.
     if _is_number(text) and len(text.partition(".")[0]) >= 9:
         return round(float(text) * 1000)
-    if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text):
+    if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text, re.ASCII):
         return _ms(_next_time_of_day(text, now))
     return _ms(datetime.fromisoformat(text))
 

@@ -180,6 +180,10 @@ class Channel(Generic[T]):
                 message = packet.decode(self._decoder, received[0])
             except (BlockingIOError, InterruptedError):
                 return
+            except ConnectionResetError:
+                # The peer ended with messages of ours unread. The kernel says so once, before it hands over what the
+                # peer had sent: those messages are still to come, and then the end.
+                continue
             except ProtocolError as exc:
                 self._refuse(exc)
                 return

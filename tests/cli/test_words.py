@@ -55,7 +55,9 @@ def test_moments(vienna: None, text: str, expected: int) -> None:
     assert moment_ms(text, noon) == expected
 
 
-@pytest.mark.parametrize("text", ["", "soon", "25:00", "14:30:61", "1800000000000", "-5", "2027-13-01", "1e9", "９:00"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "25:00", "14:30:61", "1800000000000", "-5", "2027-13-01", "1e9", "\uff19:00"]
+)
 def test_what_is_no_moment(text: str) -> None:
     """Milliseconds taken for seconds would be the year 59000; no error may be a traceback."""
     with pytest.raises(InvalidOption):

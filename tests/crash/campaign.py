@@ -114,9 +114,7 @@ class Campaign:
         """Enqueue every job once, in small requests, while the daemon comes and goes."""
         for first in range(0, self.jobs, CHUNK):
             numbers = range(first, min(first + CHUNK, self.jobs))
-            specs = [
-                JobSpec(KINDS[n % len(KINDS)], f'{{"n":{n}}}', unique=f"n{n}", queue=f"q{n % 3}") for n in numbers
-            ]
+            specs = [JobSpec(KINDS[n % len(KINDS)], f'{{"n":{n}}}', unique=f"n{n}", queue=f"q{n % 3}") for n in numbers]
             self._enqueue(list(numbers), specs)
             if self._stop.is_set():
                 return

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.daemon.ledger import Death
+from perdure.wire.work import Done
 from tests.daemon.world import END, World, spec
 
 
@@ -31,7 +32,7 @@ def test_jobs_of_unknown_length_are_spread_over_workers() -> None:
 def test_long_jobs_are_not_sent_ahead_and_stay_available() -> None:
     """A job that waits behind an hour's work must still be cancellable, and show as waiting."""
     world = World([spec()], workers=2)
-    world.core._learn("job", 10e9)
+    world.learn("job", 10e9)
     world.enqueue(50)
     world.settle()
     assert sum(row.state == "running" for row in world.store.rows.values()) == 2
@@ -41,7 +42,7 @@ def test_long_jobs_are_not_sent_ahead_and_stay_available() -> None:
 def test_short_jobs_are_sent_ahead_up_to_the_limit() -> None:
     """Without prefetch a worker would wait for a round trip after every no-op."""
     world = World([spec()], workers=2)
-    world.core._learn("job", 1_000)
+    world.learn("job", 1_000)
     world.enqueue(1_000)
     world.settle()
     assert world.most_sent == 64
@@ -50,7 +51,7 @@ def test_short_jobs_are_sent_ahead_up_to_the_limit() -> None:
 def test_async_jobs_flow_while_the_sync_lane_is_full() -> None:
     """One slow sync job must not hold back async jobs of another queue."""
     world = World([spec(), spec("io", "async")], workers=1)
-    world.core._learn("job", 10e9)
+    world.learn("job", 10e9)
     world.enqueue(20)
     world.enqueue(3, kind="io", queue="io")
     world.settle()
@@ -94,7 +95,7 @@ def test_paused_queues_are_not_claimed_and_others_flow() -> None:
 def test_queues_share_when_one_is_full() -> None:
     """A queue with a million jobs must not starve the one beside it."""
     world = World([spec()], workers=1)
-    world.core._learn("job", 5e6)
+    world.learn("job", 5e6)
     world.enqueue(500, queue="big")
     world.settle()
     world.enqueue(5, queue="small")
@@ -192,8 +193,6 @@ def test_a_worker_killed_for_one_job_charges_no_other() -> None:
 
 def test_late_outcomes_of_a_job_taken_away_are_refused() -> None:
     """Or a job would be finished twice in the record."""
-    from perdure.wire.work import Done
-
     world = World([spec()], workers=1)
     world.enqueue()
     world.settle()
@@ -242,7 +241,7 @@ def test_twenty_deploys_burn_no_attempt() -> None:
 def test_mixed_lanes_in_one_queue_all_complete(workers: int) -> None:
     """A queue blocked on one lane must be unblocked again."""
     world = World([spec(), spec("io", "async")], workers=workers)
-    world.core._learn("job", 1e9)
+    world.learn("job", 1e9)
     for _ in range(40):
         world.enqueue(2)
         world.enqueue(3, kind="io")

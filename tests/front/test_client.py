@@ -202,14 +202,15 @@ async def test_an_enqueue_without_an_answer_is_never_sent_twice(daemon: DaemonDo
 async def test_timeouts(daemon: DaemonDouble) -> None:
     """A daemon that hangs would hang its producers; or the doubt about an enqueue would not be told."""
     daemon.answer = lambda _: SILENCE
+    # Either side may be the first to say so.
     async with Client(daemon.path, timeout=0.05) as client:
-        with pytest.raises(CallTimeout, match=r"within 0\.05 s\. Whether"):
+        with pytest.raises(CallTimeout, match=r"within .*\. Whether the daemon took the request is not known"):
             await client.enqueue("k")
-        with pytest.raises(CallTimeout, match=r"within 0\.05 s$"):
+        with pytest.raises(CallTimeout, match=r"within (0\.05 s|the deadline)$"):
             await client.get(1)
-        with pytest.raises(CallTimeout, match=r"within 0\.1 s"):
+        with pytest.raises(CallTimeout, match=r"within (0\.1 s|the deadline)$"):
             await client.wait(1, timeout=0.1)
-        with client, pytest.raises(CallTimeout, match=r"within 0\.05 s"):
+        with client, pytest.raises(CallTimeout, match=r"within (0\.05 s|the deadline)$"):
             client.get_sync(1)
     assert len(daemon.got) == 4
 

@@ -76,9 +76,8 @@ class Daemon:
     def command(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a `perdure` command in its folder, to the end."""
         command = [sys.executable, "-m", "perdure", *arguments]
-        return subprocess.run(
-            command, cwd=self.folder, env=self.environ, input=stdin, capture_output=True, text=True, timeout=60, check=False
-        )
+        place = {"cwd": self.folder, "env": self.environ, "timeout": 60}
+        return subprocess.run(command, **place, input=stdin, capture_output=True, text=True, check=False)
 
     @property
     def pid(self) -> int:
@@ -105,11 +104,8 @@ class Daemon:
 
     def processes(self) -> list[int]:
         """Every living process that descends from this daemon, wherever it was reparented to."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and self._is_marked(entry):
-                found.append(int(entry.name))
-        return found
+        entries = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        return [int(entry.name) for entry in entries if self._is_marked(entry)]
 
     def _is_marked(self, entry: Path) -> bool:
         try:
@@ -125,10 +121,7 @@ class Daemon:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The log's entries of this name."""
-        entries = []
-        for line in self.log().splitlines():
-            if f'"{name}"' in line:
-                entries.append(msgspec.json.decode(line))
+        entries = [msgspec.json.decode(line) for line in self.log().splitlines() if f'"{name}"' in line]
         return [entry for entry in entries if entry.get("event") == name]
 
     def close(self) -> None:

@@ -40,11 +40,11 @@ def test_a_handler_may_clean_up_after_its_timeout(worker: Worker) -> None:
 def test_a_timeout_never_hits_the_lane_or_the_next_job(worker: Worker) -> None:
     """An exception that comes a moment late would kill the lane, or a job that has just begun.
 
-    Jobs that end right at their limit, in turn with jobs without one; and the signal comes at every moment, because
-    this test sends it all the time. Each job has one outcome, and those without a limit have completed.
+    Jobs that end right at their limit, in turn with jobs far from theirs; and the signal comes at every moment, because
+    this test sends it all the time. Each job has one outcome, and the latter have completed.
     """
     limited = [job_row(n, "spin", {"seconds": 0.002}, timeout_ms=2) for n in range(1, 301)]
-    free = [job_row(n, "noop", timeout_ms=60_000) for n in range(1001, 1301)]
+    free = [job_row(n, "spin", {"seconds": 0.001}, timeout_ms=60_000) for n in range(1001, 1301)]
     worker.run(*(row for pair in zip(limited, free, strict=True) for row in pair))
     wanted = {row.id for row in (*limited, *free)}
     while not wanted <= worker.known():

@@ -1,0 +1,36 @@
+"""How long jobs are expected to run: what prefetch is measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from perdure.wire.data import KindSpec, Lane
+
+#: Expected run time of a kind that has not run yet. Long enough that little is sent ahead before it is known better.
+FIRST_ESTIMATE_NS = 10_000_000.0
+#: Weight of the newest measurement in a kind's expected run time.
+ESTIMATE_WEIGHT = 0.3
+
+
+class RunTimes:
+    """Exponentially weighted averages, by kind; and for each lane that of the kind which ran last."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[str, float] = {}
+        self.by_lane: dict[Lane, float] = {"sync": FIRST_ESTIMATE_NS, "async": FIRST_ESTIMATE_NS}
+
+    def estimate_ns(self, kind: str) -> float:
+        """How long a job of this kind is expected to run."""
+        return self._by_kind.get(kind, FIRST_ESTIMATE_NS)
+
+    def learn(self, kind: str, measured_ns: float, kinds: Mapping[str, KindSpec]) -> None:
+        """Jobs of a kind took so long on average. The first measurement starts the average."""
+        known = self._by_kind.get(kind, measured_ns)
+        self._by_kind[kind] = known + ESTIMATE_WEIGHT * (measured_ns - known)
+        spec = kinds.get(kind)
+        if spec is not None:
+            self.by_lane[spec.lane] = self._by_kind[kind]
+
+    def at_least(self, kind: str, lane: Lane, elapsed_ns: float) -> None:
+        """A job of the kind has been executing for so long and has not ended."""
+        self._by_kind[kind] = self.by_lane[lane] = max(elapsed_ns, self._by_kind.get(kind, 0.0))
