@@ -1,7 +1,7 @@
 """The dispatch core: which jobs to claim, who runs them, and what becomes of them.
 
-Pure: events come in as method calls, `next_turn()` gives what to commit and `take_actions()` what to do. It has no clock,
-no randomness, no process and no socket of its own, so a test can drive a week of faults through it in a second.
+Pure: events come in as method calls, `next_turn()` gives what to commit and `take_actions()` what to do. It has no
+clock, no randomness, no process and no socket of its own, so a test can drive a week of faults through it in a second.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class WorkerState:
 
 @dataclass(frozen=True, slots=True)
 class DispatchLimits:
-    """Settings of the core: how much work is sent ahead (ns and jobs a worker), and how many async jobs a worker runs."""
+    """Settings of the core: how much work is sent ahead (ns and jobs a worker), how many async jobs a worker runs."""
 
     prefetch_ns: float
     prefetch_jobs: int
@@ -110,8 +110,10 @@ class Dispatch:
         self.kinds = {spec.name: spec for spec in specs}
 
     def worker_started(self, worker: int) -> None:
-        """A worker was forked; it gets jobs once it is ready."""
+        """A worker was forked; it gets jobs once it is ready. One that was under way when the stop came ends again."""
         self.workers[worker] = WorkerState(worker)
+        if self.stopping:
+            self.drain_worker(worker)
 
     def worker_ready(self, worker: int) -> None:
         """A worker said hello."""
@@ -183,8 +185,8 @@ class Dispatch:
         """A worker is gone. Returns the jobs that are charged for it.
 
         `executing`: jobs it had begun (flight recorder); `finished`: jobs it had completed without having said so;
-        `timed_out`: jobs it was killed for: they fail, and the others executing beside them are innocent. `charge` False:
-        the daemon itself ended it (stop), so nobody is charged. Jobs it had not begun go to other workers.
+        `timed_out`: jobs it was killed for: they fail, and the others executing beside them are innocent. `charge`
+        False: the daemon itself ended it (stop), so nobody is charged. Jobs it had not begun go to other workers.
         """
         state = self.workers.pop(worker)
         charged = []
@@ -369,7 +371,7 @@ class Dispatch:
         return self.limits.prefetch_jobs * workers if short else 0
 
     def _give_back_surplus(self) -> None:
-        """Release what was claimed but finds no worker, so that it can be cancelled, reprioritised and seen as waiting."""
+        """Release what was claimed but finds no worker, so that it can be cancelled and is seen as waiting."""
         able = sum(state.open for state in self.workers.values())
         for lane, ready in self.ready.items():
             allowed = self._reserve(lane, able)
@@ -387,7 +389,8 @@ class Dispatch:
 
     def _fill_lane(self, lane: Lane, ready: deque[Held]) -> None:
         able = [state for state in self.workers.values() if state.open]
-        able.sort(key=lambda state: state.lanes[lane].backlog_ns)
+        # Of equals, the one with less in its other lane: a job there may hold the GIL, or the loop.
+        able.sort(key=lambda state: (state.lanes[lane].backlog_ns, len(state.held)))
         for position, state in enumerate(able):
             share = -(-len(ready) // (len(able) - position))
             batch = self._take(state, lane, ready, share)

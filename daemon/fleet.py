@@ -131,7 +131,6 @@ class Fleet:
             id=worker_id,
             supervisor_pid=os.getpid(),
             async_slots=settings.workers.async_slots,
-            soft_grace_ms=settings.workers.hard_grace_ms,
             job_log_dir=str(settings.paths.logs_dir),
             job_log_bytes=settings.logs.job_bytes,
             result_bytes=settings.limits.result_bytes,
@@ -153,7 +152,7 @@ class Fleet:
     def kill_all(self) -> None:
         """End every worker at once."""
         for link in self.links.values():
-            link.asked_to_end = True
+            link.asked_to_end = link.cut_short = True
             link.signal(signal.SIGKILL)
 
     async def close(self) -> None:
@@ -189,6 +188,8 @@ class Fleet:
         executing = [slot.job_id for slot in link.page.executing()]
         self._events.worker_gone(link, ended)
         link.close()
+        if link.pid == 0:
+            return  # it never was; whoever wanted it knows
         if self.stopping or (link.asked_to_end and ended.clean):
             log.info("worker.ended", worker=link.id, pid=link.pid, how=str(ended))
             return
@@ -235,7 +236,8 @@ class Fleet:
             await asyncio.sleep(wait)
             try:
                 async with self._changing:
-                    return await self._ensure_nursery()
+                    await self._ensure_nursery()
+                return
             except (PerdureError, OSError) as error:
                 wait = max(0.05, self._respawn.died(lived_seconds=0, jobs_done=0, by_job=False))
                 log.error("nursery.not_started", reason=str(error), next_try_in_s=round(wait, 3))

@@ -1,4 +1,4 @@
-"""What the next group commit will carry: outcomes judged against the job's budgets, gathered until a turn takes them."""
+"""What the next group commit will carry: outcomes, judged against the job's budgets, until a turn takes them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Answers the requests of clients: the same code for the control socket and for a command that has the file to itself."""
+"""Answers the requests of clients: the same code for the control socket and for a command alone on the file."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -142,7 +143,9 @@ class Service:
         if job is None and await self._store.get_dead(request.id) is None:
             raise NotFound(f"no job {request.id}")
         finished = job is None or job.state in FINAL
-        return read_piece(self._settings.paths.logs_dir, request.id, request.offset, finished)
+        return await asyncio.to_thread(
+            read_piece, self._settings.paths.logs_dir, request.id, request.offset, finished
+        )
 
     async def _list_dead(self, request: control.ListDead) -> Any:
         which: DeadFilter = request.filter

@@ -66,6 +66,7 @@ class Supervisor:
         self.committer: Committer
         self.housekeeping: Housekeeping
         self.stop_deadline_ns: int | None = None
+        self._drain_timer: asyncio.TimerHandle | None = None
         self._being_cancelled: dict[int, asyncio.Future[bool]] = {}
         self._reloading: asyncio.Task[list[KindSpec]] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -162,17 +163,27 @@ class Supervisor:
 
     def stop(self) -> None:
         """Begin to stop; the second time: hurry."""
-        now = self.clock.monotonic_ns()
         if self.state == "stopping":
             log.warning("stop.hurried")
-            self.stop_deadline_ns = now
+            self.cut_short()
             return
-        log.info("stop.begun", drain_limit_s=self.settings.daemon.drain_limit_ms / 1000)
+        drain_ms = self.settings.daemon.drain_limit_ms
+        log.info("stop.begun", drain_limit_s=drain_ms / 1000)
         self.state = "stopping"
         self.notifier.stopping()
-        self.stop_deadline_ns = now + self.settings.daemon.drain_limit_ms * 1_000_000
+        self.stop_deadline_ns = self.clock.monotonic_ns() + drain_ms * 1_000_000
+        self._drain_timer = asyncio.get_running_loop().call_later(drain_ms / 1000, self.cut_short)
         self.fleet.stop_replacing()
         self.core.stop()
+
+    def cut_short(self) -> None:
+        """Wait for nothing any more. What still runs is ended, and is released without a charge."""
+        self.stop_deadline_ns = self.clock.monotonic_ns()
+        running = sum(len(state.held) for state in self.core.workers.values())
+        if running:
+            log.warning("stop.cut_short", jobs=running, advice="they run again after the next start")
+        self.fleet.kill_all()
+        self.pulse.set()
 
     def hurried(self) -> bool:
         """Whether to give up waiting for anything."""
@@ -193,6 +204,8 @@ class Supervisor:
         """End all processes; what they had not finished stays leased, for recovery, if the loop did not end well."""
         for task in list(self._tasks):
             task.cancel()
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
         self.waiters.close(DaemonStopping())
         self.lag.close()
         if hasattr(self, "housekeeping"):
@@ -236,7 +249,7 @@ class Supervisor:
             executing=executing - finished,
             finished=finished,
             timed_out=link.doomed,
-            charge=not (self.state == "stopping" and link.asked_to_end),
+            charge=not link.cut_short,
         )
         if charged:
             log.warning("jobs.interrupted", worker=link.id, jobs=charged, how=str(ended))
@@ -273,7 +286,7 @@ class Supervisor:
         self.waiters.ended(ids)
 
     async def cancel_claimed(self, ids: Sequence[int]) -> Collection[int]:
-        """Cancel claimed jobs that have not begun: those here at once, those sent ahead if the worker gives them back."""
+        """Cancel claimed jobs that have not begun: those here at once, those sent ahead if they are given back."""
         taken, asked = set(), {}
         for job_id in ids:
             if self.core.cancel(job_id):

@@ -31,7 +31,8 @@ _FROM_WORKER = Decoder(FromWorker)
 class WorkerLink:
     """A worker process as the supervisor has it.
 
-    `doomed`: jobs over their hard limit that it is being killed for. `on_message(link, message)` gets what it says,
+    `doomed`: jobs over their hard limit that it is being killed for. `cut_short`: it is being killed because the daemon
+    stops, which is no fault of its jobs. `on_message(link, message)` gets what it says,
     `on_exit(link, exit)` comes once, when the process has ended and everything it had said has been read.
     """
 
@@ -50,6 +51,7 @@ class WorkerLink:
         self.started_ns = started_ns
         self.jobs_done = 0
         self.asked_to_end = False
+        self.cut_short = False
         self.doomed: set[int] = set()
         self.progress_seen: tuple[int, int] = (0, started_ns)
         self.ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -101,7 +103,7 @@ class WorkerLink:
                 os.kill(self.pid, number)
 
     async def autopsy(self) -> None:
-        """Have a hung worker write down what all its threads and tasks are doing, as far as it still can; then kill it."""
+        """Have a hung worker write down what all its threads and tasks are doing, if it still can; then kill it."""
         self._dumped.clear()
         self.signal(signal.SIGUSR1)
         self._channel.send(DumpStacks())

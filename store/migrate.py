@@ -132,11 +132,12 @@ def apply(connection: sqlite3.Connection, migrations: Sequence[Migration], path:
 
 def split(script: str) -> Iterator[str]:
     """The statements of a script. sqlite3's executescript() would commit the transaction that is under way."""
+    *pieces, tail = script.split(";")
     statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
+    for piece in pieces:
+        statement += f"{piece};"
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
-    if statement.strip():
-        yield statement
+    if (statement + tail).strip():
+        yield statement + tail

@@ -49,31 +49,32 @@ WHERE id < :before AND (:states IS NULL OR state IN (SELECT value FROM json_each
   AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(jobs.tags) WHERE value = :tag))
 ORDER BY id DESC LIMIT :limit;
 
--- States that few jobs are in: through their partial index, whatever lies around them in the table.
+-- States that few jobs are in: through their partial index, whatever lies around them in the table. A plus before id
+-- keeps the planner from walking the table backwards instead.
 -- name: newest_available
 SELECT id FROM jobs
-WHERE state = 'available' AND id < :before
+WHERE state = 'available' AND +id < :before
   AND (:queue IS NULL OR queue = :queue) AND (:kind IS NULL OR kind = :kind)
   AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(jobs.tags) WHERE value = :tag))
 ORDER BY +id DESC LIMIT :limit;
 
 -- name: newest_running
 SELECT id FROM jobs
-WHERE state = 'running' AND id < :before
+WHERE state = 'running' AND +id < :before
   AND (:queue IS NULL OR queue = :queue) AND (:kind IS NULL OR kind = :kind)
   AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(jobs.tags) WHERE value = :tag))
 ORDER BY +id DESC LIMIT :limit;
 
 -- name: newest_parked
 SELECT id FROM jobs
-WHERE state = 'parked' AND id < :before
+WHERE state = 'parked' AND +id < :before
   AND (:queue IS NULL OR queue = :queue) AND (:kind IS NULL OR kind = :kind)
   AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(jobs.tags) WHERE value = :tag))
 ORDER BY +id DESC LIMIT :limit;
 
 -- name: newest_due
 SELECT id FROM jobs
-WHERE state IN ('scheduled', 'retryable') AND id < :before
+WHERE state IN ('scheduled', 'retryable') AND +id < :before
   AND state IN (SELECT value FROM json_each(:states))
   AND (:queue IS NULL OR queue = :queue) AND (:kind IS NULL OR kind = :kind)
   AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(jobs.tags) WHERE value = :tag))

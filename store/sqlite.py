@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Literal, TypeVar
 
-from perdure.errors import StoreError
+from perdure.errors import StoreError, StoreReadOnly
 from perdure.store import dead_letters, migrate, reads, requests, runs
 from perdure.store.checkpoint import BUSY_TIMEOUT_MS, checkpoint
 from perdure.store.connection import SqliteThread, transaction
@@ -237,6 +237,9 @@ def _check_place(path: str, create: bool) -> str:
         raise StoreError(f"the folder {folder} does not exist: create it, or give perdure another path")
     if not create and not os.path.exists(path):
         raise StoreError(f"there is no queue at {path}: start `perdure run` there, or check --config and store.path")
+    # SQLite opens such a file for reading only, without a word; better to say so now than at the first job.
+    if os.path.isfile(path) and not os.access(path, os.W_OK):
+        raise StoreReadOnly(f"{path} cannot be written: check owner and permissions of the file and its folder")
     return path
 
 

@@ -63,7 +63,7 @@ class RetryJobs(Struct, tag="retry"):
 
 
 class ReadLog(Struct, tag="log"):
-    """A piece of a job's output, from `offset` (bytes since the job's first line; rotation may have removed some)."""
+    """A piece of a job's output, from `offset` (bytes, over what the rotation has kept)."""
 
     id: int
     offset: int = 0

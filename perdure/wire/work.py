@@ -139,7 +139,6 @@ class WorkerConfig(Struct):
     id: int
     supervisor_pid: int
     async_slots: int
-    soft_grace_ms: int
     job_log_dir: str
     job_log_bytes: int
     result_bytes: int

@@ -1,6 +1,6 @@
 """The kill -9 campaign: a real daemon, real workers, SIGKILL at random instants, and an audit of every record.
 
-A trigger in the queue's file notes each time that a job's record becomes final, in the very transaction that does it. So
+A trigger in the queue's file notes each time that a job's record becomes final, in the transaction that does it. So
 "finished exactly once" is counted where it matters, and not from anybody's memory.
 """
 

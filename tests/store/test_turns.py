@@ -49,7 +49,11 @@ async def test_completed_jobs_keep_their_results(open_desk: OpenDesk) -> None:
         await desk.enqueue(*[new_job()] * 4)
         jobs = await desk.claim()
         ids = [job.id for job in jobs]
-        results = [(ids[1], desk.lease, '{"rows": [1, 2]}'), (ids[2], desk.lease, "not json"), (ids[3], desk.lease, "null")]
+        results = [
+            (ids[1], desk.lease, '{"rows": [1, 2]}'),
+            (ids[2], desk.lease, "not json"),
+            (ids[3], desk.lease, "null"),
+        ]
         done = await desk.turn(completed={desk.lease: [ids[0]]}, results=results)
         assert not done.stale
         views = [await desk.store.get(job_id) for job_id in ids]
@@ -101,7 +105,9 @@ async def test_a_stale_outcome_takes_no_neighbour_along(open_desk: OpenDesk) -> 
             claim_total=9,
         )
         lease = desk.lease
-        assert sorted(done.stale) == sorted([(ids[0], lease), (ids[1], lease), (999, lease), (ids[2], lease), (ids[2], 77)])
+        assert sorted(done.stale) == sorted(
+            [(ids[0], lease), (ids[1], lease), (999, lease), (ids[2], lease), (ids[2], 77)]
+        )
         assert await desk.states(ids) == ["completed"] * 3
         assert len(done.claimed) == 2
         assert await desk.store.count() | {"completed": 3, "running": 2} == await desk.store.count()

@@ -249,7 +249,6 @@ class Rig:
         worker = Worker(self.folder, len(self.workers) + 1, async_slots)
         self.workers.append(worker)
         settings: dict[str, Any] = {
-            "soft_grace_ms": 500,
             "job_log_dir": str(worker.logs),
             "job_log_bytes": 4096,
             "result_bytes": 100_000,

@@ -1,0 +1,127 @@
+"""What keeps the store fast: few statements a turn, short ways to the rows, and a bounded log."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from perdure.store.checkpoint import wal_bytes
+from perdure.store.migrate import apply, load_migrations
+from perdure.store.models import Buried, Claim, NewBatch, Parked, Released, Retried
+from perdure.store.sqlite import SqliteStore, open_sqlite
+from perdure.store.statements import SQL
+from tests.store.desk import Desk, new_job
+
+
+async def statements_of_a_turn(store: SqliteStore, jobs: int) -> list[str]:
+    """What one full turn over `jobs` jobs of each fate executes."""
+    desk = Desk(store)
+    await desk.enqueue(*[new_job()] * (7 * jobs))
+    ids = [job.id for job in await desk.claim(limit=7 * jobs)]
+    fates = [ids[fate * jobs : (fate + 1) * jobs] for fate in range(7)]
+    lease = desk.lease
+    seen: list[str] = []
+    await store._writer.run(lambda connection: connection.set_trace_callback(seen.append))
+    done = await desk.turn(
+        lease=2,
+        completed={lease: fates[0]},
+        results=[(job_id, lease, "{}") for job_id in fates[1]],
+        retried=[Retried(job_id, lease, desk.now, "{}") for job_id in fates[2]],
+        released=[Released(job_id, lease) for job_id in fates[3]],
+        parked=[Parked(job_id, lease, "kind:x") for job_id in fates[4]],
+        buried=[Buried(job_id, lease, "permanent", "{}", "fp", False) for job_id in fates[5]],
+        cancelled=[Released(job_id, lease) for job_id in fates[6]],
+        promote=True,
+        batches=[NewBatch([new_job(unique_key=f"{jobs}-{n}", kind=f"k{n}") for n in range(jobs)], False)] * 2,
+        claims=[Claim("default", jobs)],
+        claim_total=jobs,
+    )
+    await store._writer.run(lambda connection: connection.set_trace_callback(None))
+    assert not done.stale
+    assert len(done.claimed) == jobs
+    return seen
+
+
+async def test_the_number_of_statements_does_not_grow_with_the_jobs(tmp_path: Path) -> None:
+    """A turn would cost a statement a job, and a tenth of the speed."""
+    async with await open_sqlite(tmp_path / "queue.db", durability="normal") as store:
+        few, many = await statements_of_a_turn(store, 10), await statements_of_a_turn(store, 300)
+        assert len(few) == len(many) <= 16
+
+
+async def test_a_drain_turn_is_four_statements(tmp_path: Path) -> None:
+    """The loop that runs 100,000 no-op jobs a second would do something else beside them."""
+    async with await open_sqlite(tmp_path / "queue.db", durability="normal") as store:
+        desk = Desk(store)
+        await desk.enqueue(*[new_job()] * 500)
+        ids = [job.id for job in await desk.claim(limit=200)]
+        seen: list[str] = []
+        await store._writer.run(lambda connection: connection.set_trace_callback(seen.append))
+        await desk.turn(completed={desk.lease: ids}, lease=2, claims=[Claim("default", 200)], claim_total=200)
+        assert [statement.split()[0] for statement in seen] == ["BEGIN", "UPDATE", "UPDATE", "COMMIT"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "way"),
+    [
+        ("claim", "USING INDEX jobs_available (queue=?)"),
+        ("complete", "SEARCH jobs USING INTEGER PRIMARY KEY"),
+        ("complete_with_results", "SEARCH jobs USING INTEGER PRIMARY KEY"),
+        ("retry_later", "SEARCH jobs USING INTEGER PRIMARY KEY"),
+        ("bury", "SEARCH j USING INTEGER PRIMARY KEY"),
+        ("promote", "COVERING INDEX jobs_due (scheduled_at<?)"),
+        ("next_due", "COVERING INDEX jobs_due"),
+        ("unpark", "INDEX jobs_parked (park_reason=?)"),
+        ("key_holders", "jobs_unique (kind=? AND unique_key=?)"),
+        ("available_queues", "jobs_available (queue>?)"),
+        ("prune_old", "COVERING INDEX jobs_finalized (finalized_at"),
+        ("prune_surplus", "COVERING INDEX jobs_finalized (finalized_at"),
+        ("prune_letters", "dead_letters_resolved (resolved_at<?)"),
+        ("counts", "COVERING INDEX jobs_finalized"),
+        ("queue_counts", "COVERING INDEX jobs_finalized"),
+        ("list_dead_open", "dead_letters_open (died_at<?)"),
+        ("list_dead_alike", "dead_letters_fingerprint (fingerprint=? AND died_at<?)"),
+        ("list_dead_all", "dead_letters_died (died_at<?)"),
+        ("newest_running", "USING INDEX jobs_running"),
+        ("newest_due", "USING INDEX jobs_due"),
+    ],
+)
+def test_rows_are_found_through_an_index(statement: str, way: str) -> None:
+    """T43: with a million finished jobs in the table, this would read all of them."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        apply(connection, load_migrations(), ":memory:")
+        parameters = dict.fromkeys(re.findall(r":([a-z_]+)", SQL[statement]))
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL[statement]}", parameters)]
+    assert any(way in line for line in plan), plan
+    assert not any(re.fullmatch(r"SCAN (jobs|dead_letters)", line) for line in plan), plan
+
+
+async def test_the_log_is_bounded(tmp_path: Path) -> None:
+    """T27: a reader that stays open would make the log grow without end, even after it has gone."""
+    path = tmp_path / "queue.db"
+    limit = 256 * 1024
+    async with await open_sqlite(path, wal_limit_bytes=limit, durability="normal") as store:
+        desk = Desk(store)
+        await desk.enqueue(new_job())
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM jobs").fetchone()
+            for _ in range(20):
+                await desk.enqueue(*[new_job(args='"' + "x" * 1000 + '"')] * 50)
+            assert await store.checkpoint() > limit
+        assert await store.checkpoint() <= limit
+        for _ in range(20):
+            await desk.enqueue(*[new_job(args='"' + "x" * 1000 + '"')] * 50)
+        assert wal_bytes(str(path)) < 4 * limit, "bounded without the timer, too"
+
+
+async def test_durability_is_what_was_asked_for(tmp_path: Path) -> None:
+    """Guarantee 1: an acknowledged job would be lost in a power cut."""
+    for durability, level in (("full", 2), ("normal", 1)):
+        async with await open_sqlite(tmp_path / "queue.db", durability=durability) as store:  # type: ignore[arg-type]  # both are
+            (row,) = await store._writer.run(lambda connection: connection.execute("PRAGMA synchronous").fetchall())
+            assert row == (level,)
