@@ -91,7 +91,7 @@ class Committer:
         if isinstance(error, StoreFull):
             self.full = error
         turn.batches = []
-        for future in (*futures, *self._placing):
+        for future in futures:
             if not future.done():
                 future.set_exception(error if isinstance(error, Exception) else StoreFull())
         futures.clear()

@@ -6,83 +6,25 @@ clock, no randomness, no process and no socket of its own, so a test can drive a
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from perdure.daemon.actions import Action, DrainWorker, ForkIsolated, Send, TakeBack
 from perdure.daemon.ledger import Backoff, Death, Held, Ledger
 from perdure.daemon.rotation import Rotation
 from perdure.daemon.run_times import RunTimes
+from perdure.daemon.worker_state import DispatchLimits, WorkerState
 from perdure.store.models import ClaimedJob, Committed, NewBatch, Turn
 from perdure.wire.data import ErrorData, KindSpec, Lane
 from perdure.wire.work import Done, Failed
 
 #: Most jobs that one turn claims from a queue before the next queue has its go.
 QUEUE_QUANTUM = 64
-
-
-class Send(NamedTuple):
-    """Send these jobs to a worker."""
-
-    worker: int
-    jobs: list[ClaimedJob]
-
-
-class TakeBack(NamedTuple):
-    """Ask a worker for up to `most` jobs that it has not begun, or for those of `ids`."""
-
-    worker: int
-    most: int
-    ids: list[int]
-
-
-class DrainWorker(NamedTuple):
-    """Tell a worker to finish what runs, give back the rest, and exit."""
-
-    worker: int
-
-
-Action = Send | TakeBack | DrainWorker
-
-
-@dataclass(slots=True)
-class LaneLoad:
-    """What a worker holds in one lane: how many jobs, and how long they should take together.
-
-    `stuck`: what it executes there has taken so long that nothing is sent behind it.
-    """
-
-    count: int = 0
-    backlog_ns: float = 0.0
-    stuck: bool = False
-
-
-@dataclass(slots=True)
-class WorkerState:
-    """A worker as the core sees it. `alone`: the suspect that has this worker to itself, 0 while it empties for one."""
-
-    id: int
-    ready: bool = False
-    draining: bool = False
-    recalling: bool = False
-    alone: int | None = None
-    held: dict[int, Held] = field(default_factory=dict)
-    lanes: dict[Lane, LaneLoad] = field(default_factory=lambda: {"sync": LaneLoad(), "async": LaneLoad()})
-
-    @property
-    def open(self) -> bool:
-        """Whether new jobs may be sent to it."""
-        return self.ready and not self.draining and self.alone is None
-
-
-@dataclass(frozen=True, slots=True)
-class DispatchLimits:
-    """Settings of the core: how much work is sent ahead (ns and jobs a worker), how many async jobs a worker runs."""
-
-    prefetch_ns: float
-    prefetch_jobs: int
-    async_slots: int
+#: Most jobs on their last life that wait here for the worker that runs them alone; more are parked meanwhile.
+SUSPECTS = 16
+SUSPECT_REASON = "alone:last life"
+#: About as many bytes of arguments go into one message to a worker; a message can carry far more.
+SEND_BYTES = 8 * 1024 * 1024
 
 
 class Dispatch:
@@ -97,34 +39,46 @@ class Dispatch:
         self.ready: dict[Lane, deque[Held]] = {"sync": deque(), "async": deque()}
         self.suspects: deque[Held] = deque()
         self.stopping = False
+        #: Suspects may be parked for want of room (see SUSPECTS): let some of them come back.
+        self.suspects_parked = True
         self.next_due: int | None = None
         self._lease = first_lease
         self._batches: list[NewBatch] = []
         self._run_times = RunTimes()
         self._actions: list[Action] = []
+        self._isolation_asked = False
+        #: Lanes for which something was claimed in vain: nothing more until their load changes.
+        self._saturated: set[Lane] = set()
 
     # --- events
 
     def kinds_loaded(self, specs: Iterable[KindSpec]) -> None:
-        """The handlers that workers know from now on."""
+        """The handlers that workers know from now on; what waits here is sorted anew, by its kind as it is now."""
         self.kinds = {spec.name: spec for spec in specs}
+        self.queues.unblock_all()
+        self._saturated.clear()
+        waiting = [held for queue in (*self.ready.values(), self.suspects) for held in queue]
+        for queue in (*self.ready.values(), self.suspects):
+            queue.clear()
+        for held in waiting:
+            self._place(held)
 
-    def worker_started(self, worker: int) -> None:
+    def worker_started(self, worker: int, *, isolated: bool = False) -> None:
         """A worker was forked; it gets jobs once it is ready. One that was under way when the stop came ends again."""
-        self.workers[worker] = WorkerState(worker)
+        self.workers[worker] = WorkerState(worker, isolated)
         if self.stopping:
             self.drain_worker(worker)
 
     def worker_ready(self, worker: int) -> None:
         """A worker said hello."""
         self.workers[worker].ready = True
+        self._saturated.clear()
 
     def drain_worker(self, worker: int) -> None:
         """Send a worker nothing more; it exits when it has finished what runs."""
         state = self.workers[worker]
         if not state.draining:
             state.draining = True
-            state.alone = None
             self._actions.append(DrainWorker(worker))
 
     def enqueue(self, batch: NewBatch) -> None:
@@ -156,12 +110,14 @@ class Dispatch:
         for timing in message.timings:
             self._run_times.learn(timing.kind, timing.total_ns / max(timing.count, 1), self.kinds)
             state.lanes[self._lane(timing.kind)].stuck = False
+        self._saturated.clear()
         return stale
 
     def returned(self, worker: int, ids: Iterable[int], cancelled: Collection[int] = ()) -> None:
         """A worker gave back what it had not begun. `cancelled`: those of them whose producer took them back."""
         state = self.workers[worker]
         state.recalling = False
+        self._saturated.clear()
         for job_id in ids:
             held = self._drop(state, job_id)
             if held is None:
@@ -189,6 +145,9 @@ class Dispatch:
         False: the daemon itself ended it (stop), so nobody is charged. Jobs it had not begun go to other workers.
         """
         state = self.workers.pop(worker)
+        if state.isolated:
+            self._isolation_asked = False
+        self._saturated.clear()
         charged = []
         for job_id, held in state.held.items():
             if job_id in finished:
@@ -204,23 +163,26 @@ class Dispatch:
                 self._place(held)
         return charged
 
-    def cancel(self, job_id: int) -> bool:
-        """Take back a claimed job that no worker has yet; True if that was possible. Workers are asked otherwise."""
+    def cancel(self, ids: Collection[int]) -> tuple[set[int], set[int]]:
+        """Take back claimed jobs: (those that no worker has yet, those that a worker was now asked for)."""
+        taken: set[int] = set()
         for queue in (*self.ready.values(), self.suspects):
-            for held in queue:
-                if held.job.id == job_id:
-                    queue.remove(held)
-                    self.ledger.cancelled(held)
-                    self._end_reservation()
-                    return True
+            for held in [held for held in queue if held.job.id in ids]:
+                queue.remove(held)
+                self.ledger.cancelled(held)
+                taken.add(held.job.id)
+        asked: set[int] = set()
         for state in self.workers.values():
-            if job_id in state.held:
-                self._actions.append(TakeBack(state.id, 0, [job_id]))
-        return False
+            wanted = [job_id for job_id in ids if job_id in state.held]
+            if wanted:
+                asked.update(wanted)
+                self._actions.append(TakeBack(state.id, 0, wanted))
+        return taken, asked
 
-    def holds(self, job_id: int) -> bool:
-        """Whether a worker has this job."""
-        return any(job_id in state.held for state in self.workers.values())
+    def claimed(self, ids: Iterable[int]) -> set[int]:
+        """Those of `ids` that are claimed: here, or with a worker."""
+        here = {held.job.id for queue in (*self.ready.values(), self.suspects) for held in queue}
+        return {job_id for job_id in ids if job_id in here or any(job_id in w.held for w in self.workers.values())}
 
     def worker_doomed(self, worker: int) -> None:
         """A worker is about to be killed: it gets nothing more."""
@@ -249,7 +211,7 @@ class Dispatch:
         """A turn is on disk: take over what it claimed, and learn which queues have jobs."""
         for batch in turn.batches:
             for job in batch.jobs:
-                if job.scheduled_at is not None:
+                if job.scheduled_at is not None and job.scheduled_at > turn.now:
                     self._due(job.scheduled_at)
         for retried in turn.retried:
             self._due(retried.scheduled_at)
@@ -259,7 +221,7 @@ class Dispatch:
             self._place(Held(row, turn.lease, self._run_times.estimate_ns(row.kind), self._lane(row.kind)))
         self._rotate(result)
         self._fill_workers()
-        self._give_back_surplus()
+        self._adapt_claims(result, self._give_back_surplus())
 
     # --- what to do
 
@@ -268,7 +230,7 @@ class Dispatch:
         self._fill_workers()
         self._give_back_surplus()
         for batch in self._batches:
-            for name in {job.queue for job in batch.jobs if job.scheduled_at is None}:
+            for name in {job.queue for job in batch.jobs if job.scheduled_at is None or job.scheduled_at <= now}:
                 self.queues.fill(name)
         room = self._room()
         claims = self.queues.claims(room)
@@ -309,8 +271,6 @@ class Dispatch:
         load = state.lanes[held.lane]
         load.count -= 1
         load.backlog_ns = load.backlog_ns - held.estimate_ns if load.count else 0.0
-        if state.alone == job_id:
-            state.alone = None
         return held
 
     def _lane(self, kind: str) -> Lane:
@@ -326,9 +286,14 @@ class Dispatch:
             self.ledger.parked(held, f"kind:{job.kind}")
         elif 0 < job.interruptions == job.max_interruptions - 1:
             # Its last life: alone, so that it cannot take neighbours along, and cannot be blamed for theirs.
-            self.suspects.append(held)
+            if len(self.suspects) < SUSPECTS:
+                self.suspects.append(held)
+            else:
+                self.ledger.parked(held, SUSPECT_REASON)
+                self.suspects_parked = True
         else:
-            self.ready[held.lane].append(held._replace(estimate_ns=self._run_times.estimate_ns(job.kind)))
+            lane = self._lane(job.kind)
+            self.ready[lane].append(held._replace(estimate_ns=self._run_times.estimate_ns(job.kind), lane=lane))
 
     def _rotate(self, result: Committed) -> None:
         """Learn from what the claims found."""
@@ -360,9 +325,10 @@ class Dispatch:
         able = [state for state in self.workers.values() if state.open]
         room: dict[Lane, int] = {}
         for lane in {spec.lane for spec in self.kinds.values()}:
-            wanted = self._jobs_ahead(lane) * len(able) + self._reserve(lane, len(able))
-            held = sum(state.lanes[lane].count for state in able)
-            room[lane] = max(0, wanted - held - len(self.ready[lane]))
+            loads = [state.lanes[lane] for state in able if not state.lanes[lane].stuck]
+            wanted = self._jobs_ahead(lane) * len(loads) + self._reserve(lane, len(loads))
+            free = wanted - sum(load.count for load in loads) - len(self.ready[lane])
+            room[lane] = 0 if lane in self._saturated else max(0, free)
         return room
 
     def _reserve(self, lane: Lane, workers: int) -> int:
@@ -370,19 +336,33 @@ class Dispatch:
         short = self._run_times.by_lane[lane] * self.limits.prefetch_jobs <= self.limits.prefetch_ns
         return self.limits.prefetch_jobs * workers if short else 0
 
-    def _give_back_surplus(self) -> None:
-        """Release what was claimed but finds no worker, so that it can be cancelled and is seen as waiting."""
+    def _give_back_surplus(self) -> Counter[str]:
+        """Release what was claimed but finds no worker, so that it can be cancelled and is seen as waiting.
+
+        Returns how many of each queue's jobs that were.
+        """
         able = sum(state.open for state in self.workers.values())
+        released: Counter[str] = Counter()
         for lane, ready in self.ready.items():
             allowed = self._reserve(lane, able)
             while len(ready) > allowed:
                 held = ready.pop()
                 self.ledger.released(held)
                 self.queues.block(held.job.queue, lane)
+                released[held.job.queue] += 1
+                self._saturated.add(lane)
+        return released
+
+    def _adapt_claims(self, result: Committed, released: Counter[str]) -> None:
+        """Claim from each queue about as much as finds a worker: less after a surplus, more again without one."""
+        for name, count in Counter(job.queue for job in result.claimed).items():
+            self.queues.adapt(name, count, released[name])
 
     def _fill_workers(self) -> None:
         if self.suspects:
-            self._isolate_suspect()
+            self._isolate_suspects()
+        elif self._isolation_asked:
+            self._end_isolation()
         for lane, ready in self.ready.items():
             if ready:
                 self._fill_lane(lane, ready)
@@ -402,8 +382,10 @@ class Dispatch:
         load = state.lanes[lane]
         batch: list[ClaimedJob] = []
         free = self.limits.async_slots if lane == "async" else 1
-        while ready and len(batch) < share:
+        room_bytes = SEND_BYTES
+        while ready and len(batch) < share and room_bytes > 0:
             held = ready[0]
+            room_bytes -= len(held.job.args)
             ahead = load.backlog_ns + held.estimate_ns <= self.limits.prefetch_ns
             full = load.stuck or not ahead or load.count >= self.limits.prefetch_jobs
             if load.count >= free and full:
@@ -415,27 +397,21 @@ class Dispatch:
             batch.append(held.job)
         return batch
 
-    def _end_reservation(self) -> None:
-        """The suspect that a worker was being emptied for is gone: the worker is as any other again."""
-        for state in self.workers.values():
-            if state.alone == 0 and not self.suspects:
-                state.alone = None
-
-    def _isolate_suspect(self) -> None:
-        """Empty one worker and give it to the next suspect."""
-        reserved = next((state for state in self.workers.values() if state.alone is not None), None)
-        if reserved is None:
-            able = [state for state in self.workers.values() if state.open]
-            if not able:
-                return
-            reserved = min(able, key=lambda state: len(state.held))
-            reserved.alone = 0
-            if reserved.held:
-                self._actions.append(TakeBack(reserved.id, len(reserved.held), []))
-        if not reserved.held and reserved.alone == 0:
+    def _isolate_suspects(self) -> None:
+        """Suspects get a worker of their own, which is there only as long as there are any."""
+        isolated = next((state for state in self.workers.values() if state.isolated and not state.draining), None)
+        if isolated is None:
+            if not self._isolation_asked and not self.stopping:
+                self._isolation_asked = True
+                self._actions.append(ForkIsolated())
+        elif isolated.ready and not isolated.held:
             held = self.suspects.popleft()
-            load = reserved.lanes[held.lane]
+            load = isolated.lanes[held.lane]
             load.count, load.backlog_ns = 1, held.estimate_ns
-            reserved.alone = held.job.id
-            reserved.held[held.job.id] = held
-            self._actions.append(Send(reserved.id, [held.job]))
+            isolated.held[held.job.id] = held
+            self._actions.append(Send(isolated.id, [held.job]))
+
+    def _end_isolation(self) -> None:
+        for state in list(self.workers.values()):
+            if state.isolated and not state.held:
+                self.drain_worker(state.id)

@@ -19,7 +19,7 @@ from perdure.daemon.reaper import Exit, Reaper
 from perdure.daemon.respawn import Respawn
 from perdure.daemon.worker.recorder import RecorderPage
 from perdure.daemon.worker_link import WorkerLink
-from perdure.errors import PerdureError
+from perdure.errors import HandlersNotLoaded, PerdureError
 from perdure.log import get_logger
 from perdure.wire.data import KindSpec
 from perdure.wire.work import Drain, WorkerConfig
@@ -28,6 +28,11 @@ log = get_logger()
 
 #: The file that takes what workers print outside any job; it starts anew when it is larger than this.
 OUTPUT_BYTES = 10 * 1024 * 1024
+
+#: Importing handlers may take long (models, caches); a nursery that takes longer than this hangs.
+LOAD_SECONDS = 600.0
+#: How long a killed process may take to be gone; more means that it is stuck in the kernel.
+END_SECONDS = 5.0
 
 
 class FleetEvents(Protocol):
@@ -60,6 +65,7 @@ class Fleet:
         self._loop = asyncio.get_running_loop()
         self._folder: Path = settings.paths.recorder_dir
         self._respawn = Respawn(settings.workers.restart_backoff_base_ms, settings.workers.restart_backoff_cap_ms, rng)
+        self._isolated = Respawn(settings.workers.restart_backoff_base_ms, settings.workers.restart_backoff_cap_ms, rng)
         self._output_fd = _open_output(settings.paths.logs_dir)
         self._next_id = 1
         self._nursery: NurseryLink | None = None
@@ -68,6 +74,8 @@ class Fleet:
         self.links: dict[int, WorkerLink] = {}
         #: One change to the set of processes at a time.
         self._changing = asyncio.Lock()
+        self._renewing = asyncio.Lock()
+        self._loading: set[NurseryLink] = set()
         self.size = settings.workers.effective_count
         self.stopping = False
         become_subreaper()
@@ -75,24 +83,28 @@ class Fleet:
     # --- starting
 
     async def load(self) -> list[KindSpec]:
-        """Start a nursery and have it import the handlers; it replaces the present one only when that worked."""
-        async with self._changing:
-            return await self._load()
+        """Start a nursery and have it import the handlers; it replaces the present one only when that worked.
 
-    async def _load(self) -> list[KindSpec]:
-        daemon = self._settings.daemon
+        Workers that die meanwhile are replaced from the present one: an import may take long.
+        """
         path = [str(folder) for folder in self._settings.paths.import_path]
+        handlers = self._settings.daemon.handlers
         nursery = NurseryLink.start(self.reaper, self._output_fd)
+        self._loading.add(nursery)
         try:
-            kinds = await nursery.load(daemon.handlers, path, None)
+            kinds = await nursery.load(handlers, path, LOAD_SECONDS)
         except BaseException:
             nursery.kill()
             nursery.close()
             raise
-        former, self._nursery = self._nursery, nursery
-        if former is not None:
-            former.close()
-        log.info("handlers.loaded", modules=list(daemon.handlers), kinds=len(kinds), nursery=nursery.pid)
+        finally:
+            self._loading.discard(nursery)
+        async with self._changing:
+            former, self._nursery = self._nursery, nursery
+            if former is not None:
+                former.close()
+                former.kill()
+        log.info("handlers.loaded", modules=list(handlers), kinds=len(kinds), nursery=nursery.pid)
         self._task(self._watch_nursery(nursery))
         return kinds
 
@@ -100,20 +112,28 @@ class Fleet:
         """Fork workers until the fleet has its size."""
         await self._replace(0)
 
-    async def _fork(self) -> None:
+    def fork_isolated(self) -> None:
+        """Fork one worker more, for jobs that run alone. It is not replaced: the core asks for the next."""
+        self._task(self._fork_isolated(self._isolated.next_wait()))
+
+    async def _fork_isolated(self, wait_seconds: float) -> None:
+        await asyncio.sleep(wait_seconds)
+        while not self.stopping:
+            try:
+                async with self._changing:
+                    await self._fork(isolated=True)
+                return
+            except (PerdureError, OSError) as error:
+                wait = self._isolated.died(lived_seconds=0, jobs_done=0, by_job=False)
+                log.error("worker.not_started", reason=str(error), next_try_in_s=round(wait, 3))
+                await asyncio.sleep(max(wait, 0.05))
+
+    async def _fork(self, *, isolated: bool = False) -> None:
         """One more worker. Raises when the nursery cannot; the caller tries again later."""
-        assert self._nursery is not None
+        if self._nursery is None or self._nursery.gone.done():
+            raise HandlersNotLoaded("there is no nursery at the moment to fork from")
         worker_id, self._next_id = self._next_id, self._next_id + 1
-        workers = self._settings.workers
-        self._folder.mkdir(parents=True, exist_ok=True)
-        page = RecorderPage.create(
-            WorkerLink.page_path(self._folder, worker_id),
-            workers.async_slots,
-            run_id=self._run_id,
-            boot_id=self._boot_id,
-        )
-        now_ns = self._clock.monotonic_ns()
-        link = WorkerLink(worker_id, self._folder, page, now_ns, self._events.worker_said, self._gone)
+        link = self._new_link(worker_id, isolated)
         self.links[worker_id] = link
         self._events.worker_forked(link)
         try:
@@ -123,7 +143,23 @@ class Fleet:
             raise
         link.forked(pid)
         self.reaper.watch(pid, link.process_ended)
+        self.reaper.forget_unclaimed()
         log.info("worker.started", worker=worker_id, pid=pid)
+
+    def _new_link(self, worker_id: int, isolated: bool) -> WorkerLink:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = WorkerLink.page_path(self._folder, worker_id)
+        slots = self._settings.workers.async_slots
+        page = RecorderPage.create(path, slots, run_id=self._run_id, boot_id=self._boot_id)
+        now_ns = self._clock.monotonic_ns()
+        try:
+            return WorkerLink(
+                worker_id, self._folder, page, now_ns, self._events.worker_said, self._gone, isolated=isolated
+            )
+        except OSError:
+            page.close()
+            path.unlink(missing_ok=True)
+            raise
 
     def _config(self, worker_id: int) -> WorkerConfig:
         settings = self._settings
@@ -140,8 +176,10 @@ class Fleet:
     # --- ending
 
     def stop_replacing(self) -> None:
-        """From now on nothing is restarted."""
+        """From now on nothing is started: the nursery may end, and who waits for a fork is told so."""
         self.stopping = True
+        if self._nursery is not None:
+            self._nursery.close()
 
     def drain(self, worker_id: int) -> None:
         """Ask one worker to finish what runs and exit."""
@@ -156,18 +194,25 @@ class Fleet:
             link.signal(signal.SIGKILL)
 
     async def close(self) -> None:
-        """End everything that is left and free what belonged to it."""
+        """End everything that is left and free what belonged to it.
+
+        What workers were executing then stays in the record as running, and their pages say that no job is to blame.
+        """
         self.stopping = True
-        self.kill_all()
-        if self._nursery is not None:
-            self._nursery.close()
-            self._nursery.kill()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._nursery.gone), 5)
         for task in self._tasks:
             task.cancel()
-        for link in list(self.links.values()):
-            link.close()
+        self.kill_all()
+        left = list(self.links.values())
+        self.links.clear()
+        for nursery in (*self._loading, *([self._nursery] if self._nursery else [])):
+            nursery.close()
+            nursery.kill()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(nursery.gone), END_SECONDS)
+        for link in left:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(link.ended.wait(), END_SECONDS)
+            link.close(keep_page=True)
         self.reaper.sweep()
         self.reaper.close()
         os.close(self._output_fd)
@@ -176,7 +221,7 @@ class Fleet:
 
     def active(self) -> Iterator[WorkerLink]:
         """Workers that were not asked to end."""
-        return (link for link in self.links.values() if not link.asked_to_end)
+        return (link for link in self.links.values() if not link.asked_to_end and not link.isolated)
 
     def autopsy(self, link: WorkerLink) -> None:
         """Have a hung worker say where it hangs, then kill it."""
@@ -194,9 +239,10 @@ class Fleet:
             log.info("worker.ended", worker=link.id, pid=link.pid, how=str(ended))
             return
         lived = (self._clock.monotonic_ns() - link.started_ns) / 1e9
+        respawn = self._isolated if link.isolated else self._respawn
         wait = 0.0  # a worker that the supervisor killed for an overrun was itself in order
         if not link.doomed:
-            wait = self._respawn.died(lived_seconds=lived, jobs_done=link.jobs_done, by_job=bool(executing))
+            wait = respawn.died(lived_seconds=lived, jobs_done=link.jobs_done, by_job=bool(executing))
         log.warning(
             "worker.died",
             worker=link.id,
@@ -205,7 +251,7 @@ class Fleet:
             executing=executing,
             restart_in_s=round(wait, 3),
         )
-        if not link.asked_to_end:
+        if not link.asked_to_end and not link.isolated:
             self._task(self._replace(wait))
 
     async def _replace(self, wait_seconds: float) -> None:
@@ -213,10 +259,10 @@ class Fleet:
         await asyncio.sleep(wait_seconds)
         while not self.stopping:
             try:
+                await self._ensure_nursery()
                 async with self._changing:
                     if sum(1 for _ in self.active()) >= self.size:
                         return
-                    await self._ensure_nursery()
                     await self._fork()
             except (PerdureError, OSError) as error:
                 wait = self._respawn.died(lived_seconds=0, jobs_done=0, by_job=False)
@@ -225,7 +271,7 @@ class Fleet:
 
     async def _watch_nursery(self, nursery: NurseryLink) -> None:
         """Workers live on without their nursery; start a new one now, so that the next fork need not wait for it."""
-        ended = await nursery.gone
+        ended = await asyncio.shield(nursery.gone)
         if nursery is self._nursery and not self.stopping:
             log.warning("nursery.died", pid=nursery.pid, how=str(ended))
             self._task(self._new_nursery())
@@ -235,16 +281,17 @@ class Fleet:
         while not self.stopping:
             await asyncio.sleep(wait)
             try:
-                async with self._changing:
-                    await self._ensure_nursery()
+                await self._ensure_nursery()
                 return
             except (PerdureError, OSError) as error:
                 wait = max(0.05, self._respawn.died(lived_seconds=0, jobs_done=0, by_job=False))
                 log.error("nursery.not_started", reason=str(error), next_try_in_s=round(wait, 3))
 
     async def _ensure_nursery(self) -> None:
-        if self._nursery is None or self._nursery.gone.done():
-            await self._load()
+        """Have a living nursery; only one of those who need it starts it."""
+        async with self._renewing:
+            if self._nursery is None or self._nursery.gone.done():
+                await self.load()
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -6,8 +6,12 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from perdure.log import get_logger
+
 if TYPE_CHECKING:
     from perdure.daemon.supervisor import Supervisor
+
+log = get_logger()
 
 
 class Duty(Protocol):
@@ -46,7 +50,11 @@ class Housekeeping:
         busy = any(state.held for state in self._supervisor.core.workers.values())
         for planned in self._planned:
             if planned.due <= now and (busy or not planned.duty.busy_only):
-                await planned.duty.run(self._supervisor)
+                try:
+                    await planned.duty.run(self._supervisor)
+                except Exception as error:
+                    # A duty that fails is tried again; the jobs go on. What is wrong with the store, a commit will say.
+                    log.error("duty.failed", duty=type(planned.duty).__name__, reason=str(error))
                 planned.due = self._loop.time() + planned.duty.interval_seconds
         self._set_alarm(busy)
 

@@ -37,7 +37,8 @@ def remove_logs(logs_dir: Path, ids: Iterable[int]) -> None:
     for job_id in ids:
         path = log_path(logs_dir, job_id)
         for name in (path, path.with_name(path.name + ".1")):
-            with contextlib.suppress(FileNotFoundError):
+            # A log that cannot be removed must not keep the queue from being pruned.
+            with contextlib.suppress(OSError):
                 name.unlink()
 
 

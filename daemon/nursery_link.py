@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from perdure.daemon.reaper import Exit, Reaper
 from perdure.daemon.systemd import job_environ
-from perdure.errors import ChannelClosed, HandlersNotLoaded, PerdureError
+from perdure.errors import CallTimeout, ChannelClosed, HandlersNotLoaded, PerdureError
 from perdure.wire.calls import Caller
 from perdure.wire.data import KindSpec
 from perdure.wire.work import Forked, ForkWorker, FromNursery, Loaded, LoadHandlers, WorkerConfig
@@ -21,6 +21,8 @@ from perdure.wire.work import Forked, ForkWorker, FromNursery, Loaded, LoadHandl
 NURSERY_FD = 3
 #: A fork takes about 5 ms; a machine that swaps may need long.
 FORK_SECONDS = 30.0
+#: What a parent may have ignored, and jobs and the nursery need.
+DEFAULT_SIGNALS = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
 
 
 class NurseryLink:
@@ -44,7 +46,13 @@ class NurseryLink:
         ]
         try:
             pid = os.posix_spawn(
-                sys.executable, arguments, job_environ(os.environ), file_actions=actions, setpgroup=0, setsigmask=[]
+                sys.executable,
+                arguments,
+                job_environ(os.environ),
+                file_actions=actions,
+                setpgroup=0,
+                setsigmask=[],
+                setsigdef=DEFAULT_SIGNALS,
             )
         except OSError:
             ours.close()
@@ -58,7 +66,7 @@ class NurseryLink:
         try:
             reply = await self._caller.call(LoadHandlers(list(modules), list(path)), timeout_s, reply=FromNursery)
         except ChannelClosed:
-            ended = await self.gone
+            ended = await asyncio.shield(self.gone)
             raise HandlersNotLoaded(
                 f"the process that imports {', '.join(modules)} {ended} before it was done"
             ) from None
@@ -68,8 +76,15 @@ class NurseryLink:
         return reply.kinds
 
     async def fork(self, config: WorkerConfig, fds: Sequence[int]) -> int:
-        """Fork a worker that gets copies of `fds`; its pid. Raises ChannelClosed when the nursery has died."""
-        reply = await self._caller.call(ForkWorker(config), FORK_SECONDS, reply=FromNursery, fds=fds)
+        """Fork a worker that gets copies of `fds`; its pid. Raises ChannelClosed when the nursery has died.
+
+        A nursery that does not answer is killed, so that it is replaced; then it raises CallTimeout.
+        """
+        try:
+            reply = await self._caller.call(ForkWorker(config), FORK_SECONDS, reply=FromNursery, fds=fds)
+        except CallTimeout:
+            self.kill()
+            raise
         assert isinstance(reply, Forked)
         return reply.pid
 

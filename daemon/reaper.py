@@ -78,6 +78,10 @@ class Reaper:
         self._watched[pid] = (fd, on_exit)
         self._loop.add_reader(fd, self._collect, pid)
 
+    def forget_unclaimed(self) -> None:
+        """Nobody will ask about the orphans collected so far: their pids may be used again."""
+        self._unclaimed.clear()
+
     def sweep(self) -> None:
         """Collect orphans: processes that jobs left behind and that have ended."""
         while True:

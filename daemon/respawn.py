@@ -18,6 +18,11 @@ class Respawn:
         self._cap_ms = cap_ms
         self._rng = rng
         self.deaths_in_row = 0
+        self._last_wait = 0.0
+
+    def next_wait(self) -> float:
+        """Seconds that the next start has to wait, as far as the deaths before it say."""
+        return self._last_wait
 
     def died(self, *, lived_seconds: float, jobs_done: int, by_job: bool) -> float:
         """A worker died without being asked to; returns the seconds until the next may start.
@@ -32,4 +37,5 @@ class Respawn:
             bound = min(cap, self._base_ms * 2.0 ** min(self.deaths_in_row - 1, 30))
             wait_ms = self._rng.uniform(bound / 2, bound)
         self.deaths_in_row += 1
-        return wait_ms / 1000
+        self._last_wait = wait_ms / 1000
+        return self._last_wait

@@ -9,6 +9,8 @@ from perdure.wire.data import Lane
 
 #: Most queues that one turn claims from. A claim is one statement of about 10 µs; more would delay the commit.
 CLAIMS_PER_TURN = 128
+#: A queue whose claims are capped, and use the cap up to this many jobs, is claimed from without one again.
+MOST_CAPPED = 1024
 
 
 class Rotation:
@@ -24,6 +26,7 @@ class Rotation:
         self._active: dict[str, None] = {}
         self._asleep: set[str] = set()
         self._blocked: dict[str, Lane] = {}
+        self._caps: dict[str, int] = {}
 
     def fill(self, name: str) -> None:
         """The queue may have available jobs."""
@@ -37,6 +40,7 @@ class Rotation:
         self._active.pop(name, None)
         self._asleep.discard(name)
         self._blocked.pop(name, None)
+        self._caps.pop(name, None)
 
     def pause(self, name: str) -> None:
         """Claim nothing from the queue until it is resumed."""
@@ -59,6 +63,22 @@ class Rotation:
         """The queue's jobs need more than one lane."""
         self._blocked.pop(name, None)
 
+    def unblock_all(self) -> None:
+        """Lanes mean something else now."""
+        self._blocked.clear()
+        self._caps.clear()
+
+    def adapt(self, name: str, claimed: int, released: int) -> None:
+        """Of `claimed` jobs of the queue `released` found no worker: claim what did, and step by step more again."""
+        cap = self._caps.get(name)
+        if released:
+            self._caps[name] = max(1, claimed - released)
+        elif cap is not None and claimed >= cap:
+            if cap < MOST_CAPPED:
+                self._caps[name] = cap * 2
+            else:
+                del self._caps[name]
+
     def blocked(self, name: str) -> Lane | None:
         """The lane that the queue waits for."""
         return self._blocked.get(name)
@@ -73,7 +93,7 @@ class Rotation:
         chosen: list[Claim] = []
         for name in self._active:
             lane = self._blocked.get(name)
-            limit = min(share, most if lane is None else room.get(lane, 0))
+            limit = min(share, most if lane is None else room.get(lane, 0), self._caps.get(name, share))
             if limit > 0:
                 chosen.append(Claim(name, limit))
                 if len(chosen) == CLAIMS_PER_TURN:

@@ -34,11 +34,16 @@ LOCK_WAIT_SECONDS = 10.0
 def run(settings: Settings) -> int:
     """Run the daemon until it is told to stop; the exit code. Everything a user can cause is logged, not raised."""
     configure_logging(settings.logs.level, settings.logs.format, stream=sys.stderr, environ=os.environ)
+    # Whoever started us may have ignored it, and then no process of ours could be waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     faulthandler.enable()  # a watchdog's SIGABRT leaves the stacks in the log
     sockets = listen_fds(os.environ)
     notifier = Notifier.from_environ(os.environ)
     try:
         return uvloop.run(_serve(settings, notifier, sockets))
+    except OSError as error:
+        log.critical("daemon.failed", reason=str(error), advice="see `perdure doctor`")
+        return 1
     except PerdureError as error:
         log.critical("daemon.failed", reason=str(error))
         return error.exit_code
@@ -62,6 +67,7 @@ async def _serve(settings: Settings, notifier: Notifier, sockets: list[int]) -> 
             boot_id = _boot_id()
             info = await store.begin_run(os.getpid(), boot_id, clock.now_ms())
             await _recover(supervisor, info)
+            supervisor.service.kinds_loaded(await store.kinds())
             async with ControlSocket(settings, supervisor, sockets):
                 if await _start(supervisor, info, boot_id):
                     notifier.ready(supervisor.housekeeping.status_line())

@@ -14,11 +14,25 @@ from perdure.daemon.joblog import read_piece
 from perdure.errors import InvalidOption, NotFound
 from perdure.store.contract import Store
 from perdure.store.intake import Intake, check_queue_name, intake_defaults
-from perdure.store.models import NewBatch
+from perdure.store.models import NewBatch, NewJob
 from perdure.store.states import COMPLETED, FINAL
 from perdure.wire import control
 from perdure.wire.data import DeadFilter, Enqueued, JobFilter, KindSpec, Verdict
 from perdure.wire.faults import to_data
+
+#: Requests that change the store and then tell the engine.
+CHANGES = frozenset(
+    {
+        control.CancelJobs,
+        control.RetryJobs,
+        control.ReplayDead,
+        control.DiscardDead,
+        control.PauseQueue,
+        control.ResumeQueue,
+    }
+)
+#: A batch is checked in slices of this many jobs (about 2 ms), so that others get a turn in between.
+INTAKE_SLICE = 500
 
 
 class Engine(Protocol):
@@ -67,6 +81,7 @@ class Service:
         self._engine = engine
         self._defaults = intake_defaults(settings)
         self.intake = Intake([], self._defaults)
+        self._changes: set[asyncio.Future[Any]] = set()
         self._verbs: dict[type, Callable[[Any], Awaitable[Any]]] = {
             control.Enqueue: self.enqueue,
             control.GetJob: self._get,
@@ -92,8 +107,25 @@ class Service:
         self.intake = Intake(kinds, self._defaults)
 
     def handle(self, request: Any) -> Awaitable[Any]:
-        """The answer to a request, to be awaited."""
-        return self._verbs[type(request)](request)
+        """The answer to a request, to be awaited. Raises InvalidOption."""
+        ids = getattr(request, "ids", ())
+        if len(ids) > self._settings.limits.batch:
+            raise InvalidOption(
+                f"{len(ids)} ids in one request; the most is {self._settings.limits.batch} (limits.batch)"
+            )
+        answer = self._verbs[type(request)](request)
+        if type(request) not in CHANGES:
+            return answer
+        # A client that goes away must not come between the change on disk and what the engine is told of it.
+        change = asyncio.ensure_future(answer)
+        self._changes.add(change)
+        change.add_done_callback(self._changed)
+        return asyncio.shield(change)
+
+    def _changed(self, change: asyncio.Future[Any]) -> None:
+        self._changes.discard(change)
+        if not change.cancelled():
+            change.exception()  # the client that asked has it, or is gone
 
     def enqueue(self, request: control.Enqueue) -> Awaitable[list[Enqueued]]:
         """Check every job, then commit all or none."""
@@ -102,8 +134,18 @@ class Service:
             raise InvalidOption(
                 f"{len(request.jobs)} jobs in one request; the most is {limit} (limits.batch). Send several requests."
             )
+        if len(request.jobs) > INTAKE_SLICE:
+            return self._enqueue_many(request)
         jobs = self.intake.resolve_many(request.jobs, self._clock.now_ms())
         return self._engine.place(NewBatch(jobs, request.strict))
+
+    async def _enqueue_many(self, request: control.Enqueue) -> list[Enqueued]:
+        now, intake = self._clock.now_ms(), self.intake
+        jobs: list[NewJob] = []
+        for first in range(0, len(request.jobs), INTAKE_SLICE):
+            jobs += intake.resolve_many(request.jobs[first : first + INTAKE_SLICE], now, first, len(request.jobs))
+            await asyncio.sleep(0)
+        return await self._engine.place(NewBatch(jobs, request.strict))
 
     async def _get(self, request: control.GetJob) -> Any:
         return await self._store.get(request.id)
@@ -114,8 +156,11 @@ class Service:
         return await self._store.list(which)
 
     async def _wait(self, request: control.WaitJobs) -> list[control.JobEnd]:
-        await self._engine.wait(request.ids)
-        return [await self._end(job_id) for job_id in request.ids]
+        ends = []
+        for job_id in request.ids:
+            await self._engine.wait([job_id])
+            ends.append(await self._end(job_id))
+        return ends
 
     async def _end(self, job_id: int) -> control.JobEnd:
         job = await self._store.get(job_id)
@@ -143,9 +188,7 @@ class Service:
         if job is None and await self._store.get_dead(request.id) is None:
             raise NotFound(f"no job {request.id}")
         finished = job is None or job.state in FINAL
-        return await asyncio.to_thread(
-            read_piece, self._settings.paths.logs_dir, request.id, request.offset, finished
-        )
+        return await asyncio.to_thread(read_piece, self._settings.paths.logs_dir, request.id, request.offset, finished)
 
     async def _list_dead(self, request: control.ListDead) -> Any:
         which: DeadFilter = request.filter

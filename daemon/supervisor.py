@@ -6,41 +6,36 @@ import asyncio
 import collections
 import random
 import signal
-from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from perdure.backoff import full_jitter_ms
 from perdure.clock import Clock
 from perdure.config.settings import Settings
+from perdure.daemon.actions import DrainWorker, ForkIsolated, Send, TakeBack
 from perdure.daemon.commit import Committer
-from perdure.daemon.dispatch import Dispatch, DispatchLimits, DrainWorker, Send, TakeBack
+from perdure.daemon.dispatch import Dispatch
 from perdure.daemon.duties.limits import HardLimits
+from perdure.daemon.engine import DaemonEngine
 from perdure.daemon.fleet import Fleet
 from perdure.daemon.housekeeping import Housekeeping
 from perdure.daemon.lag import LagMeter
 from perdure.daemon.reaper import Exit
 from perdure.daemon.service import Service
-from perdure.daemon.status import daemon_status
 from perdure.daemon.systemd import Notifier
 from perdure.daemon.waiters import Waiters
 from perdure.daemon.worker_link import WorkerLink
+from perdure.daemon.worker_state import DispatchLimits
 from perdure.errors import DaemonStopping
 from perdure.log import get_logger
 from perdure.store.contract import Store
-from perdure.store.models import NewBatch, RunInfo
-from perdure.wire.control import Status
-from perdure.wire.data import Enqueued, KindSpec
+from perdure.store.models import RunInfo
 from perdure.wire.work import Done, Hello, Recall, Returned
 
 log = get_logger()
 
 #: Leases of a run are `run id * 2**32 + n`: they never repeat, whatever became of earlier runs.
 LEASES_PER_RUN = 2**32
-#: Jobs parked for a kind that has come back are released so many at a time.
-UNPARK_BATCH = 5_000
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
-#: How long `cancel` waits for a worker to give back what it has not begun, in seconds.
-TAKE_BACK_SECONDS = 1.0
 
 
 class Supervisor:
@@ -60,15 +55,14 @@ class Supervisor:
         self.jobs_done = 0
         self.waiters = Waiters()
         self.lag = LagMeter(asyncio.get_running_loop())
-        self.service = Service(store, settings, clock, self)
+        self.engine = DaemonEngine(self)
+        self.service = Service(store, settings, clock, self.engine)
         self.core: Dispatch
         self.fleet: Fleet
         self.committer: Committer
         self.housekeeping: Housekeeping
         self.stop_deadline_ns: int | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
-        self._being_cancelled: dict[int, asyncio.Future[bool]] = {}
-        self._reloading: asyncio.Task[list[KindSpec]] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def supervise(self) -> None:
@@ -87,6 +81,9 @@ class Supervisor:
     def act(self) -> None:
         """Carry out what the core has decided."""
         for action in self.core.take_actions():
+            if isinstance(action, ForkIsolated):
+                self.fleet.fork_isolated()
+                continue
             link = self.fleet.links.get(action.worker)
             if link is None:
                 continue
@@ -118,23 +115,12 @@ class Supervisor:
         for name in await self.store.available_queues():
             self.core.queues.fill(name)
         self.core.next_due = await self.store.next_due()
-        await self._take_kinds(await self.fleet.load())
+        kinds = await self.fleet.load()
+        await self.store.save_kinds(kinds, self.clock.now_ms())
+        self.engine.take_kinds(kinds)
+        await self.engine.unpark_known()
         await self.fleet.start_workers()
         self.state = "running"
-
-    async def _take_kinds(self, kinds: list[KindSpec]) -> None:
-        """Dispatch to these handlers from now on, and let go of jobs that waited for them."""
-        await self.store.save_kinds(kinds, self.clock.now_ms())
-        self.core.kinds_loaded(kinds)
-        self.service.kinds_loaded(kinds)
-        reasons = [f"kind:{spec.name}" for spec in kinds]
-        while reasons:
-            count, names = await self.store.unpark(reasons, UNPARK_BATCH, self.clock.now_ms())
-            self.queues_filled(names)
-            if count:
-                log.info("jobs.unparked", count=count, queues=names)
-            if count < UNPARK_BATCH:
-                break
 
     # --- signals and the end
 
@@ -157,7 +143,7 @@ class Supervisor:
             if number in STOP_SIGNALS:
                 self.stop()
             elif number == signal.SIGHUP:
-                self._task(self.reload())
+                self.task(self.engine.reload())
             elif number == signal.SIGUSR1:
                 log.info("state", **self.housekeeping.figures())
 
@@ -201,7 +187,8 @@ class Supervisor:
         return self.state == "stopping" and not self.fleet.links and self.core.idle
 
     async def close(self) -> None:
-        """End all processes; what they had not finished stays leased, for recovery, if the loop did not end well."""
+        """End all processes. If the main loop did not end well, their jobs are still leased, and recovery finds in the
+        recorder pages that the daemon itself ended them: nobody is charged."""
         for task in list(self._tasks):
             task.cancel()
         if self._drain_timer is not None:
@@ -217,7 +204,7 @@ class Supervisor:
 
     def worker_forked(self, link: WorkerLink) -> None:
         """A worker was started."""
-        self.core.worker_started(link.id)
+        self.core.worker_started(link.id, isolated=link.isolated)
 
     def worker_said(self, link: WorkerLink, message: Any) -> None:
         """A message of a worker."""
@@ -230,11 +217,11 @@ class Supervisor:
                 if stale:
                     log.warning("outcome.refused", worker=link.id, jobs=stale, reason="the worker does not hold them")
             case Returned(ids):
-                self.core.returned(link.id, ids, self._being_cancelled)
-                for job_id in ids:
-                    self._settle_cancel(job_id, True)
+                self.core.returned(link.id, ids, self.engine.being_cancelled)
+                self.engine.given_back(ids)
             case Hello():
                 self.core.worker_ready(link.id)
+        self.engine.forget_ended()
         self.act()
         self.pulse.set()
 
@@ -257,100 +244,8 @@ class Supervisor:
             log.warning("jobs.timed_out", worker=link.id, jobs=sorted(link.doomed))
         self.pulse.set()
 
-    # --- what the service needs (service.Engine)
-
-    def place(self, batch: NewBatch) -> asyncio.Future[list[Enqueued]]:
-        """New jobs into the next turn; done when it is on disk."""
-        future = self.committer.expect(batch)
-        if not future.done():
-            self.core.enqueue(batch)
-            self.pulse.set()
-        return future
-
-    def queues_filled(self, names: Iterable[str]) -> None:
-        """These queues got available jobs."""
-        for name in names:
-            self.core.queues.fill(name)
-        self.pulse.set()
-
-    def queue_paused(self, name: str, paused: bool) -> None:
-        """A queue was paused or resumed."""
-        if paused:
-            self.core.queues.pause(name)
-        else:
-            self.core.queues.resume(name)
-        self.pulse.set()
-
-    def jobs_ended(self, ids: Iterable[int]) -> None:
-        """These jobs ended without a turn."""
-        self.waiters.ended(ids)
-
-    async def cancel_claimed(self, ids: Sequence[int]) -> Collection[int]:
-        """Cancel claimed jobs that have not begun: those here at once, those sent ahead if they are given back."""
-        taken, asked = set(), {}
-        for job_id in ids:
-            if self.core.cancel(job_id):
-                taken.add(job_id)
-            elif self.core.holds(job_id):
-                asked[job_id] = self._being_cancelled.setdefault(job_id, asyncio.get_running_loop().create_future())
-        self.act()
-        self.pulse.set()
-        if asked:
-            await asyncio.wait(asked.values(), timeout=TAKE_BACK_SECONDS)
-            for job_id, future in asked.items():
-                if future.done() and not future.cancelled():
-                    taken.add(job_id)
-                self._settle_cancel(job_id, False)
-        if taken:
-            await self.waiters.wait(taken)
-        return taken
-
-    def _settle_cancel(self, job_id: int, given_back: bool) -> None:
-        future = self._being_cancelled.pop(job_id, None)
-        if future is not None and not future.done():
-            if given_back:
-                future.set_result(True)
-            else:
-                future.cancel()
-
-    async def wait(self, ids: Sequence[int]) -> None:
-        """Return when each of these has ended."""
-        await self.waiters.wait_ended(ids, self.store)
-
-    async def status(self) -> Status:
-        """The daemon at a glance."""
-        return await daemon_status(self)
-
-    async def reload(self) -> list[KindSpec]:
-        """New nursery, new workers with the new code; the old workers finish what they run."""
-        if self.state != "running":
-            raise DaemonStopping("the daemon is stopping; it cannot reload")
-        if self._reloading is None or self._reloading.done():
-            self._reloading = self._task(self._reload())
-        return await asyncio.shield(self._reloading)
-
-    async def _reload(self) -> list[KindSpec]:
-        log.info("reload.begun")
-        self.notifier.reloading(self.clock.monotonic_ns() // 1000)
-        try:
-            kinds = await self.fleet.load()
-            former = [link.id for link in self.fleet.active()]
-            # In this order: the old workers do not know the new kinds, so they get nothing more.
-            for worker in former:
-                self.core.drain_worker(worker)
-            self.act()
-            await self._take_kinds(kinds)
-            await self.fleet.start_workers()
-            log.info("reload.done", kinds=len(kinds), replaced=former)
-            return kinds
-        except Exception as error:
-            log.error("reload.failed", reason=str(error), advice="the old handlers stay in use")
-            raise
-        finally:
-            self.notifier.ready(self.housekeeping.status_line())
-            self.pulse.set()
-
-    def _task(self, work: Any) -> asyncio.Task[Any]:
+    def task(self, work: Any) -> asyncio.Task[Any]:
+        """Run something beside the main loop; it is cancelled at the end."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from perdure.errors import PerdureError
 from perdure.store.contract import Store
@@ -19,18 +19,6 @@ class Waiters:
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-    async def wait(self, ids: Collection[int]) -> None:
-        """Return when each of these ids was named by `ended`."""
-        loop = asyncio.get_running_loop()
-        futures = {job_id: loop.create_future() for job_id in ids}
-        for job_id, future in futures.items():
-            self._waiting.setdefault(job_id, set()).add(future)
-        try:
-            await asyncio.gather(*futures.values())
-        finally:
-            for job_id, future in futures.items():
-                self._forget(job_id, future)
 
     async def wait_ended(self, ids: Sequence[int], store: Store) -> None:
         """Return when each of these is completed, cancelled, dead or unknown."""

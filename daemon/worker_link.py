@@ -44,7 +44,10 @@ class WorkerLink:
         started_ns: int,
         on_message: Callable[[WorkerLink, Any], None],
         on_exit: Callable[[WorkerLink, Exit], None],
+        *,
+        isolated: bool = False,
     ) -> None:
+        self.isolated = isolated
         self.id = worker_id
         self.pid = 0
         self.page = page
@@ -61,6 +64,7 @@ class WorkerLink:
         self._on_exit = on_exit
         self._exit: Exit | None = None
         self._dumped = asyncio.Event()
+        self.ended = asyncio.Event()
         self._channel: Channel[FromWorker] = Channel(self.ours, _FROM_WORKER, self._message, self._closed)
 
     @staticmethod
@@ -114,10 +118,14 @@ class WorkerLink:
     def process_ended(self, ended: Exit) -> None:
         """The process is gone; what it sent before is still read before `on_exit` comes."""
         self._exit = ended
+        self.ended.set()
         if self._theirs.fileno() >= 0:
             self._theirs.close()
         if self._channel.closed:
             self._on_exit(self, ended)
+        else:
+            # Not until the other end is closed: a process that a job has forked may hold that open for ever.
+            self._channel.finish()
 
     def death(self, executing: Collection[int]) -> Death:
         """How it ended, for the record of the jobs it took along."""
@@ -126,13 +134,16 @@ class WorkerLink:
         message = f"worker {self.id} was executing the job{beside} when it {_was(self._exit)}"
         return Death(message, self._exit.as_data(), self._stacks())
 
-    def close(self) -> None:
-        """Free everything that belonged to it, files included."""
+    def close(self, *, keep_page: bool = False) -> None:
+        """Free everything that belonged to it; with its files, unless recovery is to find an acquitted page."""
         self._channel.close()
+        if keep_page:
+            self.page.acquit()
         self.page.close()
         os.close(self._stacks_fd)
-        for path in (self.page_path(self._folder, self.id), self.stacks_path(self._folder, self.id)):
-            path.unlink(missing_ok=True)
+        if not keep_page:
+            self.page_path(self._folder, self.id).unlink(missing_ok=True)
+        self.stacks_path(self._folder, self.id).unlink(missing_ok=True)
 
     def _stacks(self) -> str | None:
         size = os.fstat(self._stacks_fd).st_size

@@ -146,16 +146,22 @@ class Intake:
             _tags_json(spec.tags) if spec.tags else None,
         )
 
-    def resolve_many(self, specs: Sequence[JobSpec], now_ms: int) -> list[NewJob]:
-        """The rows of one request. An error in a request for several names the job: "job 3 of 10: …"."""
+    def resolve_many(
+        self, specs: Sequence[JobSpec], now_ms: int, first: int = 0, total: int | None = None
+    ) -> list[NewJob]:
+        """The rows of one request. An error in a request for several names the job: "job 3 of 10: …".
+
+        `first` and `total`: where this slice stands in the request, and how many jobs that has.
+        """
+        total = len(specs) if total is None else total
         jobs: list[NewJob] = []
         try:
             for spec in specs:
                 jobs.append(self.resolve(spec, now_ms))  # noqa: PERF401 - the length tells which one was refused
         except UsageError as error:
-            if len(specs) == 1:
+            if total == 1:
                 raise
-            raise type(error)(f"job {len(jobs) + 1} of {len(specs)}: {error}") from error
+            raise type(error)(f"job {first + len(jobs) + 1} of {total}: {error}") from error
         return jobs
 
     def check_object(self, text: str) -> None:

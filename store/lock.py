@@ -21,6 +21,8 @@ Role = Literal["daemon", "cli"]
 
 #: Seconds between two tries for a lock that somebody else has.
 RETRY_SECONDS = 0.05
+#: A daemon holds the lock for as long as it runs: waiting for one is worth it only if it is about to end.
+DAEMON_PATIENCE_SECONDS = 1.0
 #: Bytes to read of a lock file: its content is far shorter, and the file is not ours alone.
 CONTENT_BYTES = 4096
 
@@ -75,7 +77,7 @@ def read_holder(database: str) -> dict[str, object]:
 
 async def _wait_for(descriptor: int, database: str, wait_seconds: float) -> None:
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + wait_seconds
+    begun = loop.time()
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,7 +85,8 @@ async def _wait_for(descriptor: int, database: str, wait_seconds: float) -> None
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
-        if loop.time() >= deadline:
+        by_daemon = read_holder(database).get("role") == "daemon"
+        if loop.time() >= begun + (min(wait_seconds, DAEMON_PATIENCE_SECONDS) if by_daemon else wait_seconds):
             raise StoreLocked(_who_has_it(database))
         await asyncio.sleep(RETRY_SECONDS)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from perdure.daemon.duties.checkpoint import Checkpoint
 from perdure.daemon.duties.limits import HardLimits
+from perdure.daemon.duties.lookout import Lookout
 from perdure.daemon.duties.orphans import Orphans
 from perdure.daemon.duties.prune import Prune
 from perdure.daemon.duties.stuck import Stuck
@@ -25,6 +26,7 @@ def all_duties(supervisor: Supervisor) -> list[Duty]:
         Stuck(settings.workers.stuck_after_ms * 1_000_000),
         Prune(settings.store.retention_age_ms, settings.store.retention_count),
         Checkpoint(settings.store.checkpoint_interval_ms / 1000),
+        Lookout(),
         Orphans(),
         Tell(),
     ]

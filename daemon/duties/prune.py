@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 #: Rows a transaction: about 5 ms, so that a claim never waits long behind it.
 BATCH = 1_000
 REST_SECONDS = 60.0
+#: After a full batch: so that pruning takes about a fifth of the store's time.
+REST_BETWEEN_SECONDS = 0.02
 
 
 class Prune:
@@ -28,6 +30,6 @@ class Prune:
     async def run(self, supervisor: Supervisor) -> None:
         """One batch."""
         gone = await supervisor.store.prune(supervisor.clock.now_ms(), self._age_ms, self._keep, BATCH)
-        self.interval_seconds = 0.05 if len(gone) >= BATCH else REST_SECONDS
+        self.interval_seconds = REST_BETWEEN_SECONDS if len(gone) >= BATCH else REST_SECONDS
         if gone:
-            await asyncio.to_thread(remove_logs, supervisor.settings.paths.logs_dir, gone)
+            supervisor.task(asyncio.to_thread(remove_logs, supervisor.settings.paths.logs_dir, gone))

@@ -17,18 +17,21 @@ class Stuck:
     """Looks at progress, not at heartbeats: a zombie's heart may well beat."""
 
     interval_seconds = 1.0
-    busy_only = True
+    busy_only = False
 
     def __init__(self, patience_ns: int) -> None:
         self._patience_ns = patience_ns
 
     async def run(self, supervisor: Supervisor) -> None:
-        """Kill workers that have had jobs for too long without beginning one. Their jobs go on elsewhere, uncharged."""
+        """Kill workers that have had jobs for too long without beginning one, or have never become ready.
+
+        Their jobs go on elsewhere, uncharged.
+        """
         now_ns = supervisor.clock.monotonic_ns()
         for link in list(supervisor.fleet.links.values()):
             state = supervisor.core.workers.get(link.id)
             progress = link.page.progress
-            idle = state is None or not state.held
+            idle = state is None or (state.ready and not state.held)
             if idle or progress != link.progress_seen[0] or link.page.executing():
                 link.progress_seen = (progress, now_ns)
             elif now_ns - link.progress_seen[1] > self._patience_ns:

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import random
+import select
 import signal
 import socket
 import sys
@@ -91,7 +92,7 @@ def become_worker(config: WorkerConfig, fds: Descriptors) -> None:
     """Turn this process into a worker: family, signals, streams, environment, random numbers."""
     for fd in msgspec.structs.astuple(fds):
         os.set_inheritable(fd, False)
-    _wait_for_adoption(config.supervisor_pid)
+    _wait_for_adoption(config.supervisor_pid, fds.channel)
     # A group of its own, so that a Ctrl-C in the supervisor's terminal does not reach jobs.
     os.setpgid(0, 0)
     _reset_signals()
@@ -101,16 +102,18 @@ def become_worker(config: WorkerConfig, fds: Descriptors) -> None:
     set_process_name(f"perdure-w{config.id}")
 
 
-def _wait_for_adoption(supervisor_pid: int) -> None:
+def _wait_for_adoption(supervisor_pid: int, channel: int) -> None:
     """Wait until the supervisor is our parent; from then on die with it.
 
     The intermediate process is ending while this runs. Only afterwards is the parent final, and PR_SET_PDEATHSIG right.
+    A supervisor that dies meanwhile will never be our parent, but it hangs up.
     """
     deadline = time.monotonic() + _ADOPTION_SECONDS
+    hangup = select.poll()
+    hangup.register(channel, 0)
     while os.getppid() != supervisor_pid:
-        if time.monotonic() > deadline:
+        if hangup.poll(1) or time.monotonic() > deadline:
             os._exit(ORPHANED)
-        time.sleep(0.0005)
     if not die_with(supervisor_pid):
         os._exit(ORPHANED)
 

@@ -197,6 +197,11 @@ class RecorderPage:
 
     # --- the supervisor's side
 
+    def acquit(self) -> None:
+        """The daemon itself ended the worker, which is gone: nothing that it executed is to blame."""
+        for index in range(1 + self.async_slots):
+            self._words[self._slot_base(index)] = 0
+
     @property
     def pid(self) -> int:
         """The worker's pid; 0 until it has started."""

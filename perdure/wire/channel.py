@@ -53,6 +53,7 @@ class Channel(Generic[T]):
         "_retry",
         "_sock",
         "closed",
+        "messages",
         "pending_bytes",
     )
 
@@ -86,6 +87,8 @@ class Channel(Generic[T]):
         self._peer_gone = False
         #: True once `on_close` was called.
         self.closed = False
+        #: How many messages have come in.
+        self.messages = 0
         #: Bytes that wait here because the peer reads slowly.
         self.pending_bytes = 0
         sock.setblocking(False)
@@ -190,6 +193,7 @@ class Channel(Generic[T]):
             except OSError as exc:
                 self.close(exc)
                 return
+            self.messages += 1
             try:
                 self._on_message(message)
             except Exception as exc:
@@ -236,6 +240,15 @@ class Channel(Generic[T]):
         return self._sock.fileno()
 
     # --- the end
+
+    def finish(self) -> None:
+        """The peer is known to have ended: read what it had sent, then close."""
+        self.resume_reading()
+        before = -1
+        while not self.closed and before != self.messages:
+            before = self.messages
+            self._read()
+        self.close()
 
     def close(self, cause: Exception | None = None) -> None:
         """Close now; what was not sent is dropped. Calls `on_close(cause)`; again is harmless."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
+import itertools
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from perdure import Context, Permanent, Retry, job
+from perdure.daemon.worker.sync_lane import SyncLane
 
 
 @job("noop")
@@ -141,9 +146,9 @@ def hoard() -> int:
 
 
 @job("hold_gil")
-def hold_gil(seconds: int = 60) -> None:
-    """Sleep in C with the GIL held: no Python thread of this worker runs meanwhile."""
-    ctypes.PyDLL(None).sleep(seconds)
+def hold_gil() -> None:
+    """Loop in C for minutes, with the GIL held and deaf to signals: no Python thread of this worker runs meanwhile."""
+    sum(itertools.repeat(1, 10**11))
 
 
 @job("hold_lock")
@@ -184,6 +189,7 @@ def nap(seconds: float) -> None:
 async def suspend() -> None:
     """SIGSTOP to the own process: alive, and silent."""
     os.kill(os.getpid(), signal.SIGSTOP)
+    await asyncio.sleep(60)
 
 
 @job("choose")
@@ -213,3 +219,29 @@ async def achoose(ctx: Context, seed: int) -> int:
     if ctx.attempt == 1 and seed % 8 == 4:
         await asyncio.sleep(0.01)
     return seed if seed % 8 in (3, 4) else choose(ctx, seed)
+
+
+@job("sabotage")
+async def sabotage() -> None:
+    """Keep the sync lane of this worker from ever waking up again, and no job executing."""
+    lanes = [thing for thing in gc.get_objects() if isinstance(thing, SyncLane)]
+    for lane in lanes:
+        lane._wake = SimpleQueue()
+
+
+@job("spawn")
+def spawn(seconds: float) -> list[Any]:
+    """Start a program that outlives the job: its pid, and what it has open."""
+    with Path(os.devnull).open("r+b") as null:
+        child = subprocess.Popen(["sleep", str(seconds)], stdin=null, stdout=null, stderr=null)
+    return [child.pid, [os.readlink(path) for path in Path(f"/proc/{child.pid}/fd").iterdir()]]
+
+
+@job("gate")
+def gate(gate: str, file: str) -> str:
+    """Wait until a file is there, and leave a witness."""
+    while not Path(gate).exists():
+        time.sleep(0.005)
+    with Path(file).open("a") as out:
+        out.write("ran\n")
+    return "x" * 8_000

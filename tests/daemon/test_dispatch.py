@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perdure.daemon.dispatch import SUSPECTS
 from perdure.daemon.ledger import Death
+from perdure.store.models import NewBatch, NewJob, Turn
 from perdure.wire.work import Done
 from tests.daemon.world import END, World, spec
 
@@ -173,7 +175,71 @@ def test_a_job_on_its_last_life_runs_alone() -> None:
     world.die(1)
     world.enqueue(5)
     world.settle()
-    assert [job.id for job in world.workers[2].lanes["async"]] == [1]
+    (isolated,) = (number for number, state in world.core.workers.items() if state.isolated)
+    assert [job.id for job in world.workers[isolated].lanes["async"]] == [1]
+    assert 1 not in [job.id for job in world.workers[2].lanes["async"]]
+    world.begin(isolated)
+    world.finish(isolated)
+    world.settle()
+    world.end_drained()
+    assert isolated not in world.workers
+
+
+def test_a_replay_of_many_suspects_neither_fills_memory_nor_stops_the_others() -> None:
+    """Ten thousand quarantined jobs replayed at once would all be claimed, and a power cut would bury them all."""
+    world = World([spec()], workers=1)
+    world.enqueue(200, queue="replayed")
+    world.store.commit(world.core.next_turn(world.now) or Turn(0))
+    for row in world.store.rows.values():
+        row.state, row.interruptions, row.attempt = "available", 2, 2
+    world.core.queues.fill("replayed")
+    world.core.enqueue(NewBatch([NewJob("job", "other", 0, "{}", 3, 3, None, None, None, None)] * 5, False))
+    world.settle()
+    assert len(world.core.suspects) <= SUSPECTS
+    assert any(row.state == "running" for row in world.store.rows.values() if row.job.queue == "other")
+    world.run_all()
+
+
+def test_a_delayed_job_that_is_due_at_its_commit_runs() -> None:
+    """A delay of a millisecond: the store writes the job as available, and nobody would look."""
+    world = World([spec()], workers=1)
+    world.enqueue(scheduled_at=world.now + 1)
+    world.now += 2
+    world.settle()
+    assert world.store.rows[1].state == "running"
+
+
+def test_a_reload_that_changes_a_kind_strands_nothing() -> None:
+    """What waits here for a lane or a kind that is gone must be sorted anew."""
+    world = World([spec(), spec("gone")], workers=1)
+    world.learn("job", 10e9)
+    world.enqueue(5)
+    world.enqueue(1, kind="gone")
+    world.settle()
+    world.core.kinds_loaded([spec("job", "async")])
+    world.core.queues.fill("default")
+    world.workers[1].lanes["async"] += world.workers[1].lanes["sync"]
+    world.workers[1].lanes["sync"].clear()
+    world.run_all()
+    states = [row.state for row in world.store.rows.values()]
+    assert states == ["completed"] * 5 + ["kind:gone"]
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_what_finds_no_worker_is_not_claimed_again_and_again(stuck: bool) -> None:
+    """A slow kind behind a fast one, or a worker that is stuck: endless claims and releases would burn the disk."""
+    world = World([spec(), spec("slow")], workers=2)
+    world.learn("slow", 15_000_000)
+    world.learn("job", 1_000)
+    world.enqueue(3_000, kind="slow")
+    turns = 0
+    if stuck:
+        world.turn()
+        world.begin(1)
+        world.core.stuck_behind(1, "slow", 5e9)
+    while world.turn():
+        turns += 1
+        assert turns < 20
 
 
 def test_a_worker_killed_for_one_job_charges_no_other() -> None:
@@ -272,7 +338,7 @@ def test_no_seed_of_faults_loses_doubles_or_strands_a_job(seed: int, workers: in
                 name = rng.choice(["a", "b", "c"])
                 rng.choice([world.core.queues.pause, world.core.queues.resume])(name)
             case 6:
-                world.core.cancel(rng.randrange(1, world.store.next_id + 1))
+                world.core.cancel({rng.randrange(1, world.store.next_id + 1)})
                 world.act()
             case _:
                 world.begin(number)

@@ -164,7 +164,7 @@ def test_delayed_jobs_run_when_due(client: Client) -> None:
     view = client.get_sync(job.id)
     assert view is not None
     assert view.attempted_at is not None
-    assert 300 <= view.attempted_at - view.created_at < 1500
+    assert 290 <= view.attempted_at - view.created_at < 1500
 
 
 def test_a_unique_key_holds_until_its_job_has_ended(client: Client) -> None:
@@ -191,7 +191,9 @@ def test_queued_jobs_can_be_cancelled(client: Client) -> None:
     assert again.error is not None
 
 
-def test_jobs_sent_ahead_can_be_cancelled_and_running_ones_cannot(client: Client, daemon: Daemon, tmp_path: Path) -> None:
+def test_jobs_sent_ahead_can_be_cancelled_and_running_ones_cannot(
+    client: Client, daemon: Daemon, tmp_path: Path
+) -> None:
     """Prefetch would take away what a producer may do with a job that has not begun."""
     client.wait_sync([job.id for job in client.enqueue_many_sync([JobSpec("note", _note(tmp_path))] * 50)], 20)
     blocker = client.enqueue_sync("work", {"file": str(tmp_path / "work"), "seconds": 1.0})

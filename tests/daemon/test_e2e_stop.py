@@ -40,7 +40,9 @@ def test_sigterm_finishes_what_runs_and_claims_nothing_new(tmp_path: Path) -> No
         assert query(tmp_path, "SELECT state, attempt, interruptions FROM jobs WHERE id = ?", long.id) == [
             ("completed", 1, 0)
         ]
-        waiting = query(tmp_path, "SELECT state, attempt, errors, count(*) FROM jobs WHERE kind = 'noop' GROUP BY 1, 2, 3")
+        waiting = query(
+            tmp_path, "SELECT state, attempt, errors, count(*) FROM jobs WHERE kind = 'noop' GROUP BY 1, 2, 3"
+        )
         assert waiting == [("available", 0, None, 300)]
         assert daemon.processes() == []
     finally:
@@ -118,9 +120,7 @@ def test_deploys_burn_no_attempt(tmp_path: Path) -> None:
     try:
         daemon.start()
         with daemon.client() as client:
-            job = client.enqueue_sync(
-                "work", {"file": str(file), "seconds": 60}, max_attempts=1, max_interruptions=1
-            )
+            job = client.enqueue_sync("work", {"file": str(file), "seconds": 60}, max_attempts=1, max_interruptions=1)
             other = client.enqueue_sync("awork", {"seconds": 60}, max_attempts=1, max_interruptions=1)
         for _ in range(4):
             await_executing(daemon, job.id, other.id)

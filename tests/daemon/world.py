@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from perdure.daemon.dispatch import Dispatch, DispatchLimits, DrainWorker, Send, TakeBack
+from perdure.daemon.actions import DrainWorker, ForkIsolated, Send, TakeBack
+from perdure.daemon.dispatch import SUSPECT_REASON, Dispatch
 from perdure.daemon.ledger import Death
+from perdure.daemon.worker_state import DispatchLimits
 from perdure.store.models import ClaimedJob, Committed, NewBatch, NewJob, Placed, Turn
 from perdure.wire.data import ErrorData, KindSpec, Lane
 from perdure.wire.work import Done, Failed, Timing
@@ -70,14 +72,14 @@ class MemoryStore:
             waiting = [row.due for row in self.rows.values() if row.state in ("scheduled", "retryable")]
             result.next_due = min(waiting, default=None)
         for batch in turn.batches:
-            result.placed.append([self._insert(job) for job in batch.jobs])
+            result.placed.append([self._insert(job, turn.now) for job in batch.jobs])
         self._claim(turn, result)
         return result
 
-    def _insert(self, job: NewJob) -> Placed:
+    def _insert(self, job: NewJob, now: int) -> Placed:
         job_id, self.next_id = self.next_id, self.next_id + 1
         due = job.scheduled_at or 0
-        self.rows[job_id] = Row(job, "available" if job.scheduled_at is None else "scheduled", due=due)
+        self.rows[job_id] = Row(job, "available" if due <= now else "scheduled", due=due)
         return Placed(job_id, False)
 
     def _claim(self, turn: Turn, result: Committed) -> None:
@@ -140,11 +142,11 @@ class World:
         for _ in range(workers):
             self.start_worker()
 
-    def start_worker(self) -> int:
+    def start_worker(self, *, isolated: bool = False) -> int:
         """Fork one, which says hello at once."""
         worker, self.next_worker = self.next_worker, self.next_worker + 1
         self.workers[worker] = SimWorker()
-        self.core.worker_started(worker)
+        self.core.worker_started(worker, isolated=isolated)
         self.core.worker_ready(worker)
         return worker
 
@@ -176,6 +178,9 @@ class World:
     def act(self) -> None:
         """Do what the core says."""
         for action in self.core.take_actions():
+            if isinstance(action, ForkIsolated):
+                self.start_worker(isolated=True)
+                continue
             worker = self.workers.get(action.worker)
             if worker is None:
                 continue
@@ -221,19 +226,37 @@ class World:
 
     def die(self, number: int, charge: bool = True) -> list[int]:
         """The worker is killed; another takes its place."""
+        isolated = self.core.workers[number].isolated
         worker = self.workers.pop(number)
         executing = [job.id for job in worker.executing]
         charged = self.core.worker_died(
             number, Death("it was killed", {"signal": "SIGKILL"}), self.now, executing=executing, charge=charge
         )
-        if not self.core.stopping:
+        if not self.core.stopping and not isolated:
             self.start_worker()
         return charged
+
+    def end_drained(self) -> None:
+        """Workers that were told to drain and have nothing left exit."""
+        for number, worker in list(self.workers.items()):
+            if worker.draining and not worker.executing and not any(worker.lanes.values()):
+                del self.workers[number]
+                self.core.worker_died(number, Death("", {}), self.now)
+
+    def unpark_suspects(self) -> None:
+        """What the duty does from time to time."""
+        if self.core.suspects_parked and not self.core.suspects:
+            for row in self.store.rows.values():
+                if row.state == SUSPECT_REASON:
+                    row.state = "available"
+                    self.core.queues.fill(row.job.queue)
 
     def run_all(self, limit: int = 20_000) -> None:
         """Go on until every job has ended; time passes when nothing else happens."""
         for _ in range(limit):
             moved = self.turn()
+            self.end_drained()
+            self.unpark_suspects()
             for number in list(self.workers):
                 self.begin(number)
                 moved = self.finish(number) is not None or moved
