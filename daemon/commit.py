@@ -36,8 +36,9 @@ class Committer:
         self._waiters = waiters
         self._keep_waiting = keep_waiting
         self._placing: collections.deque[asyncio.Future[list[Enqueued]]] = collections.deque()
+        self._committing = False
+        self._done = asyncio.Event()
         self.full: StoreFull | None = None
-        self.commits = 0
 
     def expect(self, batch: NewBatch) -> asyncio.Future[list[Enqueued]]:
         """What the producer of a batch waits on. It has failed already while the disk is full."""
@@ -51,8 +52,13 @@ class Committer:
     async def commit(self, turn: Turn) -> Committed:
         """Commit, then tell: every outcome and every new job of the turn is on disk when this returns."""
         futures = [self._placing.popleft() for _ in turn.batches]
-        result = await self._commit_patiently(turn, futures)
-        self.commits += 1
+        self._committing = True
+        try:
+            result = await self._commit_patiently(turn, futures)
+        finally:
+            self._committing = False
+            self._done.set()
+            self._done = asyncio.Event()
         for future, places in zip(futures, result.placed, strict=False):
             if future.done():
                 continue
@@ -64,6 +70,13 @@ class Committer:
             log.warning("outcome.refused", jobs=[job_id for job_id, _ in result.stale], reason="the lease is not held")
         self._waiters.committed(turn)
         return result
+
+    async def settled(self, more: Callable[[], bool]) -> None:
+        """Return when what is being committed now, and what waits for the next turn (`more`), is on disk."""
+        for _ in range(2):
+            if not (self._committing or more()):
+                return
+            await self._done.wait()
 
     async def _commit_patiently(self, turn: Turn, futures: list[asyncio.Future[list[Enqueued]]]) -> Committed:
         loop = asyncio.get_running_loop()

@@ -75,11 +75,10 @@ class DaemonEngine:
 
     # --- cancelling
 
-    async def cancel_claimed(self, ids: Sequence[int]) -> Collection[int]:
+    async def cancel_claimed(self, ids: Collection[int]) -> Collection[int]:
         """Cancel claimed jobs that have not begun: those here at once, those sent ahead if they are given back."""
         supervisor = self._supervisor
-        begun = {slot.job_id for link in supervisor.fleet.links.values() for slot in link.page.executing()}
-        taken, asked = supervisor.core.cancel(set(ids) - begun)
+        taken, asked = supervisor.core.cancel(set(ids) - self._begun())
         loop = asyncio.get_running_loop()
         futures = {job_id: self.being_cancelled.setdefault(job_id, loop.create_future()) for job_id in asked}
         supervisor.act()
@@ -92,6 +91,16 @@ class DaemonEngine:
         # Those taken first may be on disk by now: looked up, not only waited for.
         await supervisor.waiters.wait_ended(list(taken), supervisor.store)
         return taken
+
+    async def in_transit(self, ids: Collection[int]) -> Collection[int]:
+        """Those that no worker executes, once all that was under way is on disk."""
+        left = set(ids) - self._begun()
+        if left:
+            await self._supervisor.committer.settled(lambda: self._supervisor.core.ledger.entries > 0)
+        return left
+
+    def _begun(self) -> set[int]:
+        return {slot.job_id for link in self._supervisor.fleet.links.values() for slot in link.page.executing()}
 
     def given_back(self, ids: Iterable[int]) -> None:
         """A worker gave these back: those that were asked for are the producer's again."""

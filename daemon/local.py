@@ -46,8 +46,12 @@ class LocalEngine:
     def jobs_ended(self, ids: Iterable[int]) -> None:
         """Nobody can be waiting."""
 
-    async def cancel_claimed(self, ids: Sequence[int]) -> Collection[int]:
+    async def cancel_claimed(self, ids: Collection[int]) -> Collection[int]:
         """Nothing is claimed by anyone alive."""
+        return ()
+
+    async def in_transit(self, ids: Collection[int]) -> Collection[int]:
+        """Nothing moves."""
         return ()
 
     async def wait(self, ids: Sequence[int]) -> None:

@@ -33,6 +33,8 @@ CHANGES = frozenset(
 )
 #: A batch is checked in slices of this many jobs (about 2 ms), so that others get a turn in between.
 INTAKE_SLICE = 500
+#: A job that is on its way between worker and store is looked for again.
+CANCEL_TRIES = 3
 
 
 class Engine(Protocol):
@@ -54,8 +56,12 @@ class Engine(Protocol):
         """These jobs ended without a turn."""
         ...
 
-    async def cancel_claimed(self, ids: Sequence[int]) -> Collection[int]:
+    async def cancel_claimed(self, ids: Collection[int]) -> Collection[int]:
         """Cancel claimed jobs that have not begun; the ids that were."""
+        ...
+
+    async def in_transit(self, ids: Collection[int]) -> Collection[int]:
+        """Those of `ids` that nobody executes, but were on the way to or from the store; returns when they are there."""
         ...
 
     async def wait(self, ids: Sequence[int]) -> None:
@@ -172,11 +178,19 @@ class Service:
         return control.JobEnd(job_id, "dead", None, last_error(letter.errors))
 
     async def _cancel(self, request: control.CancelJobs) -> list[Verdict]:
-        taken = await self._engine.cancel_claimed(request.ids)
-        rest = [job_id for job_id in request.ids if job_id not in taken]
-        verdicts = {verdict.id: verdict for verdict in await self._store.cancel(rest, self._clock.now_ms())}
-        self._engine.jobs_ended(verdicts)
-        return [verdicts.get(job_id, Verdict(job_id)) for job_id in request.ids]
+        verdicts: dict[int, Verdict] = {}
+        left: Collection[int] = request.ids
+        for _ in range(CANCEL_TRIES):
+            taken = await self._engine.cancel_claimed(left)
+            verdicts |= {job_id: Verdict(job_id) for job_id in taken}
+            rest = [job_id for job_id in left if job_id not in taken]
+            found = await self._store.cancel(rest, self._clock.now_ms())
+            verdicts |= {verdict.id: verdict for verdict in found}
+            self._engine.jobs_ended(verdict.id for verdict in found if verdict.error is None)
+            left = await self._engine.in_transit([verdict.id for verdict in found if verdict.error is not None])
+            if not left:
+                break
+        return [verdicts[job_id] for job_id in request.ids]
 
     async def _retry(self, request: control.RetryJobs) -> list[Verdict]:
         verdicts, filled = await self._store.retry(request.ids, self._clock.now_ms())

@@ -14,7 +14,7 @@ import msgspec
 
 from perdure.client import Client
 from perdure.wire.control import JobEnd, WorkerView
-from perdure.wire.data import DeadView
+from perdure.wire.data import DeadView, JobSpec
 from tests.support.daemon import ROOT, Daemon
 from tests.support.wait import wait_until
 
@@ -58,6 +58,12 @@ def running(
 def end_of(client: Client, job_id: int, timeout: float = 20) -> JobEnd:
     """How a job ended, once it has."""
     return client.wait_sync(job_id, timeout)[0]
+
+
+def enqueue_on(client: Client, spec: JobSpec, taken: list[int]) -> None:
+    """Enqueue one job after the other, until that raises; their ids go into `taken`."""
+    while True:
+        taken.append(client.enqueue_many_sync([spec])[0].id)
 
 
 def dead_letter(client: Client, job_id: int, timeout: float = 20) -> DeadView:

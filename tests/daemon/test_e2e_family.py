@@ -48,7 +48,7 @@ def test_nobody_outlives_a_supervisor_killed_while_it_starts(tmp_path: Path) -> 
     daemon = make_daemon(tmp_path, handlers=["slow_jobs"])
     try:
         daemon.spawn()
-        wait_until(lambda: (tmp_path / "importing").exists(), 20, "the import to begin")
+        wait_until((tmp_path / "importing").exists, 20, "the import to begin")
         daemon.kill()
         wait_until(lambda: not daemon.processes(), 3, "the nursery to end")
     finally:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from perdure.wire.data import JobSpec
 from tests.daemon.e2e import QUICK, await_rest, end_of, make_daemon, query, running, workers_of
@@ -25,6 +28,13 @@ def open_files(pid: int) -> Counter[str]:
         except FileNotFoundError:
             continue
     return kinds
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon for tests that look at its connections and cancels."""
+    with running(tmp_path_factory.mktemp("leaks")) as one:
+        yield one
 
 
 def hold_of(daemon: Daemon) -> dict[str, object]:
@@ -66,9 +76,9 @@ def test_slots_do_not_leak(tmp_path: Path) -> None:
         wait_until(lambda: open_files(daemon.pid).total() <= descriptors.total() + 2, 10, "descriptors to be closed")
 
 
-def test_cancelling_while_jobs_run_loses_nothing(tmp_path: Path) -> None:
+def test_cancelling_while_jobs_run_loses_nothing(shared: Daemon) -> None:
     """T16: a cancel that meets the start of a job would leave it in both states, or in none."""
-    with running(tmp_path) as daemon, daemon.client() as client:
+    with shared.client() as client:
         jobs = [
             job.id for job in client.enqueue_many_sync([JobSpec("noop" if n % 2 else "anoop") for n in range(4_000)])
         ]
@@ -78,20 +88,20 @@ def test_cancelling_while_jobs_run_loses_nothing(tmp_path: Path) -> None:
         ends = client.wait_sync(jobs, 30)
         assert {end.id for end in ends if end.state == "cancelled"} == cancelled
         assert {end.id for end in ends if end.state == "completed"} == set(jobs) - cancelled
-        await_rest(daemon)
+        await_rest(shared)
 
 
-def test_clients_that_vanish_leave_nothing(tmp_path: Path) -> None:
+def test_clients_that_vanish_leave_nothing(shared: Daemon) -> None:
     """T16: each client that is gone would cost a descriptor or a pending call."""
-    with running(tmp_path) as daemon, daemon.client() as client:
+    with shared.client() as client:
         job = client.enqueue_sync("noop", delay="1h")
-        before = open_files(daemon.pid)
+        before = open_files(shared.pid)
         for _ in range(30):
-            other = daemon.client(timeout=0.02)
+            other = shared.client(timeout=0.02)
             other.status_sync()
             with_timeout(other, job.id)
             other.close()
-        wait_until(lambda: open_files(daemon.pid) == before, 10, "their connections to be closed")
+        wait_until(lambda: open_files(shared.pid) == before, 10, "their connections to be closed")
         client.retry_sync(job.id)
         assert end_of(client, job.id).state == "completed"
 
