@@ -61,7 +61,7 @@ class Engine(Protocol):
         ...
 
     async def in_transit(self, ids: Collection[int]) -> Collection[int]:
-        """Those of `ids` that nobody executes, but were on the way to or from the store; returns when they are there."""
+        """Those of `ids` that nobody executes, but that were on their way; returns once they have arrived."""
         ...
 
     async def wait(self, ids: Sequence[int]) -> None:

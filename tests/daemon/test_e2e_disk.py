@@ -11,6 +11,7 @@ import pytest
 
 from perdure.client import Client
 from perdure.errors import StoreFull
+from perdure.wire.data import JobSpec
 from tests.daemon.e2e import QUICK, await_executing, end_of, enqueue_on, make_daemon, query
 from tests.support.abilities import small_filesystem
 from tests.support.daemon import Daemon

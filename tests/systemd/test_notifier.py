@@ -48,7 +48,7 @@ def test_no_ping_after_stopping(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limit_usec", "pid", "interval_seconds"),
     [
-        ("30000000", str(os.getpid()), 10),
+        pytest.param("30000000", str(os.getpid()), 10, id="own pid"),
         ("600000", None, 0.2),
         ("30000000", "1", None),
         ("", None, None),
