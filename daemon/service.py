@@ -174,7 +174,7 @@ class Service:
             return control.JobEnd(job_id, job.state, job.result)
         letter = await self._store.get_dead(job_id)
         if letter is None:
-            raise NotFound(f"job {job_id} is not in the queue any more: it finished and its retention time is over")
+            raise _no_job(job_id)
         return control.JobEnd(job_id, "dead", None, last_error(letter.errors))
 
     async def _cancel(self, request: control.CancelJobs) -> list[Verdict]:
@@ -200,7 +200,7 @@ class Service:
     async def _read_log(self, request: control.ReadLog) -> control.LogPiece:
         job = await self._store.get(request.id)
         if job is None and await self._store.get_dead(request.id) is None:
-            raise NotFound(f"no job {request.id}")
+            raise _no_job(request.id)
         finished = job is None or job.state in FINAL
         return await asyncio.to_thread(read_piece, self._settings.paths.logs_dir, request.id, request.offset, finished)
 
@@ -254,10 +254,17 @@ class Service:
         return await self._store.kinds()
 
 
+def _no_job(job_id: int) -> NotFound:
+    return NotFound(f"no job {job_id}; it never was, or it finished and was pruned. `perdure jobs` lists what there is")
+
+
 def last_error(errors_json: str | None) -> str | None:
     """`Type: message` of the last attempt that went wrong."""
     errors = msgspec.json.decode(errors_json) if errors_json else []
-    return f"{errors[-1].get('type')}: {errors[-1].get('message')}" if errors else None
+    if not errors:
+        return None
+    message = errors[-1].get("message")
+    return f"{errors[-1].get('type')}: {message}" if message else str(errors[-1].get("type"))
 
 
 def completed_well(end: control.JobEnd) -> bool:

@@ -37,6 +37,8 @@ refuse_big_integers: Final = msgspec.msgpack.Encoder().encode
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS: Final = bytes(sorted(set(range(256)) - set(b"[]{}")))
 _STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+#: A high surrogate without its low one.
+_HALF_PAIR: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 _TEXT_ONLY: Final = frozenset({str})
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
@@ -94,7 +96,9 @@ def check_size(text: str | bytes, max_bytes: int, max_depth: int) -> None:
             )
     brackets = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
     if brackets > max_depth and (depth := text_depth(_to_bytes(text))) > max_depth:
-        raise InvalidArguments(f"the arguments are nested {depth:,} deep, over the limit of {max_depth}")
+        raise InvalidArguments(
+            f"the arguments are nested {depth:,} deep, over the limit of {max_depth} (limits.args_depth)"
+        )
 
 
 def decode_object(text: str | bytes) -> dict[str, Any]:
@@ -259,7 +263,11 @@ def _not_utf8(error: UnicodeError) -> str:
 #: Words in msgspec's messages that deserve a clearer one.
 _CAUSES: Final[tuple[tuple[str, Callable[[bytes], bool], str], ...]] = (
     ("surrogate", lambda text: True, "the arguments hold a lone surrogate (\\ud800 … \\udfff), which is no text"),
-    ("truncated", lambda text: b"\\u" in text[-12:], "the arguments hold a lone surrogate or are cut off"),
+    (
+        "truncated",
+        lambda text: _HALF_PAIR.search(text) is not None,
+        "the arguments hold a lone surrogate or are cut off",
+    ),
     ("truncated", lambda text: not text.strip(), 'the arguments are empty; pass at least "{}"'),
     ("truncated", lambda text: True, "the arguments are cut off: the JSON text ends too early"),
     ("out of range", lambda text: True, "the arguments hold a number that is out of range"),

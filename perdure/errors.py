@@ -44,6 +44,10 @@ class InvalidArguments(UsageError):
     """The arguments do not fit the handler's signature."""
 
 
+class MessageTooLarge(UsageError):
+    """A message has more bytes than the other side takes. Send less at once."""
+
+
 class NotData(InvalidArguments):
     """An argument is not data. Pass numbers, strings, booleans, None, lists and dicts only."""
 

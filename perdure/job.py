@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -178,6 +179,10 @@ def job(
     return decorate
 
 
+#: What @job takes by name, besides what concerns errors.
+_DECLARED: Final = ("queue", "needs", "timeout", "max_attempts", "max_interruptions", "priority")
+
+
 def _declare(
     function: Callable[P, R], kind: str | None, permanent: Exceptions, transient: Exceptions, declared: dict[str, Any]
 ) -> Job[P, R]:
@@ -185,6 +190,10 @@ def _declare(
         function = function.__func__
     name = kind if kind is not None else _default_kind(function)
     signature = read_signature(function, name)
+    if unknown := [key for key in declared if key not in _DECLARED]:
+        close = difflib.get_close_matches(unknown[0], _DECLARED, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_DECLARED)}"
+        raise InvalidHandler(f"{name}: @job does not know {unknown[0]!r}; {hint}")
     try:
         spec = _kind_spec(name, function, signature, **declared)
     except InvalidOption as error:

@@ -44,7 +44,7 @@ OPTION_NAMES: Final = frozenset(JobOptions.__annotations__)
 
 def job_spec(kind: str, args: str, options: Mapping[str, Any]) -> JobSpec:
     """The request for one job; `args` is JSON text. Options that are None count as not given. Raises InvalidOption."""
-    spec = JobSpec(kind, args)
+    spec = JobSpec(_text("kind", kind), args)
     for name, value in options.items():
         if name not in OPTION_NAMES:
             raise InvalidOption(_unknown(name))
@@ -103,6 +103,10 @@ def moment_ms(name: str, value: datetime | str | float) -> int:
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidOption(f"{name}: expected text, got {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidOption(f"{name}: {value!r:.60} has a lone surrogate, which is no text") from None
     return value
 
 

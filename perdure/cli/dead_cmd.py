@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -9,7 +12,7 @@ import click
 
 from perdure.cli import session
 from perdure.cli.lazy import Entry, LazyGroup
-from perdure.cli.options import JOB_ID, config_option, json_option
+from perdure.cli.options import JOB_ID, LIMIT, config_option, json_option
 
 SECTIONS = {
     "Commands": {
@@ -35,7 +38,7 @@ def dead() -> None:
 @click.option("--queue", metavar="QUEUE", help="Only those of this queue.")
 @click.option("--kind", metavar="KIND", help="Only those of this kind.")
 @click.option("--resolved", is_flag=True, help="Also those that were replayed or discarded.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=LIMIT, metavar="N", default=50, show_default=True, help="At most so many.")
 @json_option
 @config_option
 def list_dead(
@@ -60,7 +63,7 @@ def list_dead(
         letters = [letter for page in pages for letter in page]
     from perdure.cli.dead_text import print_dead_letters
 
-    print_dead_letters(letters, filtered=bool(queue or kind), resolved=resolved)
+    print_dead_letters(letters, filtered=not queue is kind is None, resolved=resolved)
 
 
 @click.command()
@@ -98,13 +101,12 @@ def show(job_id: int, as_json: bool, config: Path | None) -> None:
 @click.option(
     "--output",
     "-o",
-    type=click.File("wb", lazy=False, atomic=True),
-    default="-",
     metavar="FILE",
+    default="-",
     help="Write to this file, not to stdout; it appears when it is complete.",
 )
 @config_option
-def export(queue: str | None, kind: str | None, resolved: bool, output: IO[bytes], config: Path | None) -> None:
+def export(queue: str | None, kind: str | None, resolved: bool, output: str, config: Path | None) -> None:
     """Write dead letters as JSON lines.
 
     One object a line, newest first, with everything that `dead show` tells.
@@ -116,7 +118,32 @@ def export(queue: str | None, kind: str | None, resolved: bool, output: IO[bytes
     from perdure.wire.data import DeadFilter
 
     which = DeadFilter(queue=queue, kind=kind, include_resolved=resolved)
-    with session.open_queue(config) as opened:
+    with session.open_queue(config) as opened, _whole_file(output) as file:
         for page in dead_pages(opened, which, None):
-            output.write(b"".join(msgspec.json.encode(document(letter)) + b"\n" for letter in page))
-    output.flush()
+            file.write(b"".join(msgspec.json.encode(document(letter)) + b"\n" for letter in page))
+
+
+@contextlib.contextmanager
+def _whole_file(path: str) -> Iterator[IO[bytes]]:
+    """A file that takes its name when the block ends well, and is gone when it does not. "-": stdout."""
+    if path == "-":
+        with click.open_file("-", "wb") as stdout:
+            yield stdout
+            stdout.flush()
+        return
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, or /dev/stdout
+        with open(path, "wb") as special:
+            yield special
+        return
+    folder, name = os.path.split(os.path.realpath(path))
+    draft = os.path.join(folder, f".{name}.{os.getpid()}")
+    try:
+        with open(draft, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perdure.cli import session
-from perdure.cli.options import DURATION, MOMENT, PRIORITY, config_option
+from perdure.cli.options import ATTEMPTS, DURATION, MOMENT, PRIORITY, config_option
 
 if TYPE_CHECKING:
     from perdure.wire.data import JobSpec
@@ -40,7 +40,7 @@ Examples:
 )
 @click.option("--unique", metavar="KEY", help="If an unfinished job of this kind has this key, enqueue nothing.")
 @click.option("--unique-strict", is_flag=True, help="With a unique key that is taken: fail with exit code 5.")
-@click.option("--max-attempts", type=click.IntRange(1), metavar="N", help="How often it may fail.")
+@click.option("--max-attempts", type=ATTEMPTS, metavar="N", help="How often it may fail.")
 @click.option("--timeout", type=DURATION, metavar="TIME", help="How long an attempt may take; 0: no limit.")
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag to find it by; may be repeated.")
 @click.option("--wait", is_flag=True, help="Return when it has ended; exit code 4 if it did not complete.")

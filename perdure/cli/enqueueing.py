@@ -37,7 +37,7 @@ def carry_out(batch: Batch, settings: Settings, wishes: Wishes) -> int:
     try:
         placed = send(opened, batch, settings, strict=wishes.strict)
         if not (wishes.wait and wishes.as_json):
-            _print(placed, as_json=wishes.as_json, many=bool(batch.source))
+            _print_safely(placed, as_json=wishes.as_json, many=bool(batch.source))
         _note_duplicates(batch, placed)
         _note_unknown_kinds(opened, batch)
         if not wishes.wait:
@@ -52,6 +52,18 @@ def carry_out(batch: Batch, settings: Settings, wishes: Wishes) -> int:
     finally:
         opened.close()
     return _tell_ends(placed, ends, as_json=wishes.as_json)
+
+
+def _print_safely(placed: Sequence[Enqueued], *, as_json: bool, many: bool) -> None:
+    """A caller that sees this fail must not think that nothing was enqueued."""
+    try:
+        _print(placed, as_json=as_json, many=many)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        first, last = placed[0].id, placed[-1].id
+        which = f"job {first} is" if len(placed) == 1 else f"{len(placed):,} jobs ({first} to {last}) are"
+        raise PerdureError(f"{which} in the queue, but stdout cannot be written: {error.strerror}") from None
 
 
 def _print(placed: Sequence[Enqueued], *, as_json: bool, many: bool) -> None:

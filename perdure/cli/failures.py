@@ -47,7 +47,7 @@ def describe(error: BaseException) -> tuple[list[str], int]:
     if isinstance(error, PerdureError):
         return _ours(error), error.exit_code
     if isinstance(error, UnicodeError):
-        return ["perdure: a text is not valid UTF-8; nothing was done"], 2
+        return [f"perdure: {_excerpt(error)} is not valid UTF-8; nothing was done"], 2
     if isinstance(error, OSError):
         where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
         return [f"perdure: {where}{error.strerror or error}"], 1
@@ -62,6 +62,12 @@ def exit_code_of(error_type: str) -> int:
 
     found = getattr(perdure.errors, error_type, None)
     return found.exit_code if isinstance(found, type) and issubclass(found, PerdureError) else 1
+
+
+def _excerpt(error: UnicodeError) -> str:
+    """The text that cannot be encoded, or the bytes that cannot be decoded."""
+    text = ascii(getattr(error, "object", "a text"))
+    return text if len(text) <= 60 else f"{text[:50]}…"
 
 
 def _usage(error: click.ClickException) -> list[str]:

@@ -34,8 +34,11 @@ def _last_line(error: BaseException) -> str:
 
 def _where(error: BaseException) -> str:
     """The innermost line of the user's code: the import machinery tells nobody anything."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 1 else ""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    ours = ("<frozen", __file__, importlib.__file__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 if __name__ == "__main__":

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from perdure.cli import session
-from perdure.cli.options import config_option, json_option
+from perdure.cli.options import LIMIT, config_option, json_option
+
+if TYPE_CHECKING:
+    _Choice = click.Choice[str]
+else:
+    _Choice = click.Choice  # older clicks do not know it as a generic
 
 #: As in store/states.py, whose import would cost more than the list.
 STATES = ("scheduled", "available", "running", "retryable", "parked", "completed", "cancelled")
 
 
+class State(_Choice):
+    """One of the states of a job that is not dead."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The state. Fails on what is none."""
+        if value == "dead":
+            self.fail("dead jobs are listed by `perdure dead list`", param, ctx)
+        return str(super().convert(value, param, ctx))
+
+
 @click.command()
-@click.option(
-    "--state", "states", multiple=True, type=click.Choice(STATES), help="Only jobs in this state; may be repeated."
-)
+@click.option("--state", "states", multiple=True, type=State(STATES), help="Only jobs in this state; may be repeated.")
 @click.option("--queue", metavar="QUEUE", help="Only jobs of this queue.")
 @click.option("--kind", metavar="KIND", help="Only jobs of this kind.")
 @click.option("--tag", metavar="TAG", help="Only jobs with this tag.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=LIMIT, metavar="N", default=50, show_default=True, help="At most so many.")
 @json_option
 @config_option
 def jobs(
@@ -51,5 +65,5 @@ def jobs(
         views = [view for page in pages for view in page]
     from perdure.cli.job_text import print_jobs
 
-    filtered = bool(states or queue or kind or tag)
+    filtered = bool(states) or not queue is kind is tag is None
     print_jobs(views, filtered=filtered, limit=limit)

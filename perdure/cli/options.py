@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,9 +12,9 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
-    _Milliseconds = click.ParamType[int]
+    _Integer = click.ParamType[int]
 else:
-    _Milliseconds = click.ParamType  # older clicks do not know it as a generic
+    _Integer = click.ParamType  # older clicks do not know it as a generic
 
 
 def config_option(command: F) -> F:
@@ -31,7 +32,7 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")(command)
 
 
-class Duration(_Milliseconds):
+class Duration(_Integer):
     """Text such as 30s, 5m or 1h30m, or a number of seconds; becomes milliseconds."""
 
     name = "duration"
@@ -49,7 +50,7 @@ class Duration(_Milliseconds):
             self.fail(str(error), param, ctx)
 
 
-class Moment(_Milliseconds):
+class Moment(_Integer):
     """A point in time, see `perdure.cli.times.moment_ms`; becomes milliseconds since the epoch."""
 
     name = "time"
@@ -67,9 +68,33 @@ class Moment(_Milliseconds):
             self.fail(str(error), param, ctx)
 
 
+class Whole(_Integer):
+    """A whole number between two others, both included. `what` names it in messages: "a job id"."""
+
+    name = "integer"
+
+    def __init__(self, what: str, low: int, high: int, shown: str) -> None:
+        self._what, self._low, self._high, self._shown = what, low, high, shown
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number. Fails on what is none, and outside the range."""
+        number = None
+        with contextlib.suppress(ValueError):
+            number = int(value)
+        if number is None or not self._low <= number <= self._high:
+            text = str(value)
+            shown = text if len(text) <= 40 else f"{text[:40]}…"
+            self.fail(f"{shown!r} is not {self._what}, which is a whole number {self._shown}", param, ctx)
+        return number
+
+
 DURATION = Duration()
 MOMENT = Moment()
 #: Ids are SQLite row ids.
-JOB_ID = click.IntRange(1, 2**63 - 1)
+JOB_ID = Whole("a job id", 1, 2**63 - 1, "from 1 (`perdure jobs` shows them)")
 #: Like nice: lower runs first.
-PRIORITY = click.IntRange(-20, 19)
+PRIORITY = Whole("a priority", -20, 19, "from -20 to 19")
+#: As in perdure/names.py, whose import would cost more.
+ATTEMPTS = Whole("a number of attempts", 1, 10_000, "from 1 to 10000")
+#: For lists.
+LIMIT = Whole("a limit", 1, 2**63 - 1, "from 1")

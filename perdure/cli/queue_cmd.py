@@ -14,6 +14,11 @@ from perdure.cli.options import config_option, json_option
 if TYPE_CHECKING:
     from perdure.wire.data import QueueView
 
+_STATES = ("available", "running", "scheduled", "retryable", "parked", "completed", "cancelled")
+#: For a terminal that is narrower than the full titles.
+_SHORT_TITLES = ("avail", "run", "sched", "retry", "park", "done", "canc")
+_FULL_TITLES_WIDTH = 110
+
 
 @click.group()
 def queue() -> None:
@@ -68,6 +73,10 @@ def resume(names: tuple[str, ...], config: Path | None) -> None:
 
 
 def _each(config: Path | None, names: tuple[str, ...], request: Callable[[str], Any], done: str) -> None:
+    from perdure.names import check_name
+
+    for name in names:  # all of them before the first is touched
+        check_name("queue", name)
     with session.open_queue(config, create=True) as opened:
         for name in names:
             opened.request(request(name))
@@ -75,23 +84,24 @@ def _each(config: Path | None, names: tuple[str, ...], request: Callable[[str], 
 
 
 def _print(views: list[QueueView]) -> None:
-    from perdure.cli.table import Column, print_table
+    from perdure.cli.table import Column, print_table, terminal_width
     from perdure.cli.text import ago
     from perdure.clock import SystemClock
 
     now = SystemClock().now_ms()
-    states = ("available", "running", "scheduled", "retryable", "parked", "completed", "cancelled")
+    width = terminal_width()
+    titles = _STATES if width is None or width >= _FULL_TITLES_WIDTH else _SHORT_TITLES
     columns = [
         Column("QUEUE", flexible=True),
-        *(Column(state.upper(), right=True) for state in states),
-        Column("PAUSED"),
+        *(Column(title.upper(), right=True) for title in titles),
+        Column("PAUSED", flexible=True),
     ]
     print_table(
         columns,
         (
             [
                 view.name,
-                *(f"{view.counts.get(state, 0):,}" for state in states),
+                *(f"{view.counts.get(state, 0):,}" for state in _STATES),
                 None if view.paused_at is None else f"{ago(view.paused_at, now)} by {view.paused_by}",
             ]
             for view in views

@@ -15,7 +15,7 @@ def duration_ms(value: str | float) -> int:
     """Milliseconds of "30s", "5m", "1h30m", or of a number of seconds. Raises InvalidOption."""
     from perdure.duration import parse_duration_ms
 
-    text = str(value).strip()
+    text = f"{value:f}" if isinstance(value, float) else str(value).strip()
     if text.startswith("-"):
         raise InvalidOption(f"{text!r} is negative; write a duration such as 30s, 5m or 1h30m")
     try:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from perdure.errors import ProtocolError, UsageError
+from perdure.errors import MessageTooLarge, ProtocolError
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -65,9 +65,12 @@ def set_buffers(sock: socket.socket) -> None:
 
 
 def check_size(data: bytes, max_message_bytes: int) -> None:
-    """Raise UsageError if the other side would refuse this message for its size."""
+    """Raise MessageTooLarge if the other side would refuse this message for its size."""
     if len(data) > max_message_bytes:
-        raise UsageError(f"the message has {len(data):,} bytes; at most {max_message_bytes:,} go into one. Split it.")
+        raise MessageTooLarge(
+            f"the message has {len(data):,} bytes; at most {max_message_bytes:,} go into one. "
+            "Split it, or pass paths instead of contents."
+        )
 
 
 def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:

@@ -53,7 +53,7 @@ class FakeQueue:
             answer = answer(control_request)
         if isinstance(answer, BaseException):
             raise answer
-        return answer
+        return _page(control_request, answer) if isinstance(answer, list) else answer
 
     def close(self) -> None:
         """Count it: every session must be closed."""
@@ -66,6 +66,20 @@ class FakeQueue:
     def _enqueue(self, request: control.Enqueue) -> list[Enqueued]:
         first, self._last_id = self._last_id + 1, self._last_id + len(request.jobs)
         return [Enqueued(job_id) for job_id in range(first, self._last_id + 1)]
+
+
+def _page(request: Any, entries: list[Any]) -> list[Any]:
+    """The part of a prepared list that this request asks for."""
+    match request:
+        case control.ListJobs(which):
+            last = which.before
+        case control.ListDead(which):
+            last = which.after
+        case _:
+            return entries
+    ids = [entry.id for entry in entries]
+    start = ids.index(last) + 1 if last in ids else 0
+    return entries[start : start + which.limit]
 
 
 class Result(NamedTuple):

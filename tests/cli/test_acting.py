@@ -54,7 +54,7 @@ def test_replay_all_of_a_kind(cli: Cli, queue: FakeQueue) -> None:
     """--all must ask for those of the kind that wait, and touch each once."""
     queue.answers[control.ListDead] = [letter(9), letter(8)]
     assert cli("dead", "replay", "--all", "--kind", "hello").out == "9 replayed\n8 replayed\n"
-    assert queue.sent(control.ListDead)[0].filter == DeadFilter(kind="hello", limit=1000)
+    assert queue.sent(control.ListDead)[0].filter == DeadFilter(kind="hello")
     (request,) = queue.sent(control.ReplayDead)
     assert (request.ids, request.set_args) == ([9, 8], None)
 

@@ -75,7 +75,7 @@ def test_arguments_as_json_keep_every_digit(cli: Cli, queue: FakeQueue) -> None:
         (["enqueue", "hello", "--delay", "soon"], "is not a duration"),
         (["enqueue", "hello", "--delay", "5m", "--at", "14:30"], "choose one of them"),
         (["enqueue", "hello", "--at", "tomorrow-ish"], "is not a time"),
-        (["enqueue", "hello", "--priority", "99"], "-20<=x<=19"),
+        (["enqueue", "hello", "--priority", "99"], "a whole number from -20 to 19"),
         (["enqueue", "hello", "--unique-strict"], "goes with --unique"),
         (["enqueue", "hello", "name=\udcff"], "argument 'name' is not valid UTF-8"),
         (["enqueue", "hello", "--from", "x", "a=1"], "the arguments come from the file"),
