@@ -28,7 +28,7 @@ from perdure.wire.peer import Peer, owner_or_group, peer_of
 from perdure.wire.server import Server
 from tests.support.wait import async_wait_until
 from tests.wire.conftest import Pair, Run
-from tests.wire.test_calls import anybody
+from tests.wire.office import anybody
 
 
 def handler(request: object, peer: Peer) -> Any:
