@@ -260,14 +260,12 @@ def _not_utf8(error: UnicodeError) -> str:
     return f"the arguments are not UTF-8 ({error})"
 
 
+_LONE: Final = "the arguments hold a lone surrogate (\\ud800 … \\udfff), which is no text"
 #: Words in msgspec's messages that deserve a clearer one.
 _CAUSES: Final[tuple[tuple[str, Callable[[bytes], bool], str], ...]] = (
-    ("surrogate", lambda text: True, "the arguments hold a lone surrogate (\\ud800 … \\udfff), which is no text"),
-    (
-        "truncated",
-        lambda text: _HALF_PAIR.search(text) is not None,
-        "the arguments hold a lone surrogate or are cut off",
-    ),
+    ("surrogate", lambda text: True, _LONE),
+    ("escape", lambda text: _HALF_PAIR.search(text) is not None, _LONE),
+    ("truncated", lambda text: _HALF_PAIR.search(text) is not None, _LONE),
     ("truncated", lambda text: not text.strip(), 'the arguments are empty; pass at least "{}"'),
     ("truncated", lambda text: True, "the arguments are cut off: the JSON text ends too early"),
     ("out of range", lambda text: True, "the arguments hold a number that is out of range"),

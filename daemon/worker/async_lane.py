@@ -111,9 +111,10 @@ class AsyncLane:
                 else:
                     result = await handler.function(**args)
         except TimeoutError as error:
-            # Only when it is ours: a handler may raise a TimeoutError of its own.
-            if limit.expired() and isinstance(error.__cause__, asyncio.CancelledError):
-                raise timeout_error(row.timeout_ms or 0) from error.__cause__
+            # Only when it is ours: a handler may raise a TimeoutError of its own. (Python 3.11.2 names no cause.)
+            cancelled = error.__cause__ or error.__context__
+            if limit.expired() and isinstance(cancelled, asyncio.CancelledError):
+                raise timeout_error(row.timeout_ms or 0) from cancelled
             raise
         return encode_result(result, self._bench.result_bytes)
 

@@ -75,7 +75,7 @@ def _reason(text: str | bytes, error: msgspec.DecodeError) -> str:
     """What is wrong with the text, in other words than the parser's where those would mislead."""
     raw = text if isinstance(text, bytes) else text.encode(errors="replace")
     reason = str(error).removeprefix("JSON is malformed: ")
-    if "surrogate" in reason or ("truncated" in reason and _LONE_SURROGATE.search(raw)):
+    if "surrogate" in reason or (("truncated" in reason or "escape" in reason) and _LONE_SURROGATE.search(raw)):
         return "a lone surrogate (\\ud800 to \\udfff) is no text"
     if "truncated" in reason:
         return "it ends too early" if raw.strip() else "it is empty; write {}"

@@ -87,6 +87,8 @@ def test_pause_and_resume(cli: Cli, queue: FakeQueue) -> None:
     assert [request.queue for request in queue.sent(control.PauseQueue)] == ["a", "b"]
     assert all(request.who for request in queue.sent(control.PauseQueue))
     assert cli("queue", "resume", "a").out == "a resumed\n"
+    code, out, _ = cli("queue", "pause", "c", "d/e")
+    assert (code, out, len(queue.sent(control.PauseQueue))) == (2, "", 2), "all names are checked before the first"
 
 
 def test_wait(cli: Cli, queue: FakeQueue) -> None:

@@ -60,11 +60,13 @@ def test_handlers_that_cannot_be_imported(cli: Cli, folder: Path) -> None:
     (folder / "broken.py").write_text("print('hello')\nimport no_such_module\n")
     (folder / "exits.py").write_text("raise SystemExit(0)\n")
     (folder / "dies.py").write_text("import os\nos.abort()\n")
-    (folder / "perdure.toml").write_text('[daemon]\nhandlers = ["broken", "exits"]\n')
+    (folder / "typo.py").write_text("\ndef f(:\n")
+    (folder / "perdure.toml").write_text('[daemon]\nhandlers = ["broken", "exits", "typo"]\n')
     code, found = doctor(cli)
     assert code == 1
     assert found["handlers"]["level"] == "FAIL"
     assert "broken.py:2" in found["handlers"]["text"]
+    assert "typo.py:2)" in found["handlers"]["text"]
     assert "exits: SystemExit" in found["handlers"]["text"]
     (folder / "perdure.toml").write_text('[daemon]\nhandlers = ["dies"]\n')
     assert "signal 6" in doctor(cli)[1]["handlers"]["text"]

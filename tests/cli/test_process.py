@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -124,6 +125,14 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     assert err.startswith("perdure: ")
     assert "No space left on device" in err
     assert len(err.splitlines()) == 1
+
+
+def test_ids_that_cannot_be_printed(tmp_path: Path, daemon: list[Any]) -> None:
+    """Whoever sees this fail would enqueue again what is in the queue."""
+    with open("/dev/full", "wb") as full:
+        code, _, err = finish(start("enqueue", "hello", folder=tmp_path, stdout=full))
+    assert code == 1
+    assert re.fullmatch(r"perdure: job \d+ is in the queue, but stdout cannot be written: No space .*\n", err)
 
 
 def test_without_stdout_and_stderr(tmp_path: Path, daemon: list[Any]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perdure.errors import DaemonUnreachable
+from perdure.cli.jobs_cmd import STATES
+from perdure.errors import DaemonUnreachable, MessageTooLarge
 from perdure.wire import control
 from perdure.wire.data import DeadView, JobView, KindSpec, Param, QueueView
 from tests.cli.conftest import Cli, FakeQueue
@@ -188,11 +190,63 @@ def test_dead_export_writes_all_pages(cli: Cli, queue: FakeQueue, folder: Path) 
     assert len(cli("dead", "export").out.splitlines()) == 1501
 
 
+def test_a_daemon_that_allows_shorter_lists(cli: Cli, queue: FakeQueue) -> None:
+    """With a small limits.list, an export would end after the first page and look complete."""
+    letters, jobs = [letter(job_id) for job_id in range(1, 31)], [job(job_id) for job_id in range(30, 0, -1)]
+
+    def some(entries: list[Any], last: int | None) -> list[Any]:
+        start = 0 if last is None else [entry.id for entry in entries].index(last) + 1
+        return entries[start : start + 7]
+
+    queue.answers[control.ListDead] = lambda request: some(letters, request.filter.after)
+    queue.answers[control.ListJobs] = lambda request: some(jobs, request.filter.before)
+    assert len(cli("dead", "export").out.splitlines()) == 30
+    assert len(cli("jobs", "--json").out.splitlines()) == 30
+
+
+def test_entries_too_large_for_one_message(cli: Cli, queue: FakeQueue) -> None:
+    """A few jobs with large arguments would make the list of all of them impossible."""
+    stock = [letter(job_id) for job_id in range(1, 31)]
+
+    def page(request: control.ListDead) -> list[DeadView]:
+        if request.filter.limit > 3:
+            raise MessageTooLarge("the message has 300,000,000 bytes")
+        start = 0 if request.filter.after is None else request.filter.after
+        return stock[start : start + request.filter.limit]
+
+    queue.answers[control.ListDead] = page
+    assert len(cli("dead", "export").out.splitlines()) == 30
+
+
+def test_an_export_that_fails_leaves_no_file(cli: Cli, queue: FakeQueue, folder: Path) -> None:
+    """Half an export under its full name would pass for a whole one; the one from yesterday must stay."""
+    pages = iter([[letter(1)]])
+
+    def page(request: control.ListDead) -> list[DeadView]:
+        return next(pages, KeyboardInterrupt())  # type: ignore[arg-type]
+
+    queue.answers[control.ListDead] = page
+    (folder / "out.jsonl").write_text("yesterday's")
+    before = set(folder.iterdir())
+    assert cli("dead", "export", "-o", "out.jsonl").code == 130
+    assert (folder / "out.jsonl").read_text() == "yesterday's"
+    assert set(folder.iterdir()) == before
+
+
+def test_queues_fit_a_narrow_terminal(cli: Cli, queue: FakeQueue) -> None:
+    """A table that wraps cannot be read."""
+    counts = dict.fromkeys(STATES, 12_345)
+    queue.answers[control.ListQueues] = [QueueView("a-queue-with-a-long-name", counts, NOW, "somebody")]
+    lines = cli("queue", "list", tty=True).out.splitlines()
+    assert [len(re.sub(r"\x1b\[[0-9;]*m", "", line)) <= 80 for line in lines] == [True, True]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["jobs"], "no jobs yet; try: perdure enqueue"),
         (["jobs", "--kind", "x"], "no job matches"),
+        (["jobs", "--kind", ""], "no job matches"),
         (["dead", "list"], "no dead letters"),
         (["queue", "list"], "no queues yet"),
         (["dead", "replay", "--all"], "no dead letter waits"),

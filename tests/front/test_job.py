@@ -92,6 +92,7 @@ def test_without_a_kind_the_functions_name_is_used() -> None:
         (lambda: job("")(ingest), "begins with a letter"),
         (lambda: job("k", queue="a/b")(ingest), "k: queue"),
         (lambda: job("k", priority=99)(ingest), "k: priority"),
+        (lambda: job("k", queu="q")(ingest), "k: @job does not know 'queu'; did you mean 'queue'?"),
         (lambda: job("k", max_attempts=0)(ingest), "k: max_attempts"),
         (lambda: job("k", timeout="soon")(ingest), "k: timeout"),
         (lambda: job("k", needs="postgres")(ingest), re.escape('needs=("postgres",)')),

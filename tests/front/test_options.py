@@ -62,6 +62,8 @@ def test_moments(at: Any, expected: int) -> None:
         ({"priority": "high"}, "expected a whole number"),
         ({"priority": 2**70}, "too many"),
         ({"queue": 3}, "expected text"),
+        ({"queue": "\ud800"}, "queue: .* has a lone surrogate"),
+        ({"tags": ["\ud800"]}, "tags: .* has a lone surrogate"),
         ({"tags": "nightly"}, "expected a list"),
         ({"tags": [1]}, "expected text"),
         ({"dealy": 3}, "did you mean 'delay'"),
