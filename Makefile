@@ -50,7 +50,7 @@ test: setup ## all tests but the long crash campaign
 
 .PHONY: test-crash
 test-crash: setup ## the long kill -9 campaign
-	@$(BIN)/python -m pytest -m crash_long
+	@$(BIN)/python -m pytest -m crash_long -s
 
 .PHONY: lint
 lint: setup ## style, formatting, and which way imports go

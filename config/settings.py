@@ -86,9 +86,9 @@ class JobsSettings(Struct, frozen=True):
 class LimitsSettings(Struct, frozen=True):
     """[limits]: what is refused because it is too much."""
 
-    args_bytes: Annotated[int, Size(_KIB, _GIB)] = _MIB
+    args_bytes: Annotated[int, Size(_KIB, 32 * _MIB)] = _MIB
     args_depth: Annotated[int, Whole(1, 500)] = 100
-    result_bytes: Annotated[int, Size(_KIB, _GIB)] = _MIB
+    result_bytes: Annotated[int, Size(_KIB, 32 * _MIB)] = _MIB
     batch: Annotated[int, Whole(1, 1_000_000)] = 10_000
     list: Annotated[int, Whole(1, 100_000)] = 1_000
 

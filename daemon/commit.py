@@ -29,12 +29,18 @@ class Committer:
     """
 
     def __init__(
-        self, store: Store, settings: Settings, waiters: Waiters, keep_waiting: Callable[[], Awaitable[bool]]
+        self,
+        store: Store,
+        settings: Settings,
+        waiters: Waiters,
+        keep_waiting: Callable[[], Awaitable[bool]],
+        drop_batches: Callable[[], None],
     ) -> None:
         self._store = store
         self._patience_seconds = settings.store.full_disk_wait_ms / 1000
         self._waiters = waiters
         self._keep_waiting = keep_waiting
+        self._drop_batches = drop_batches
         self._placing: collections.deque[asyncio.Future[list[Enqueued]]] = collections.deque()
         self._committing = False
         self._done = asyncio.Event()
@@ -104,7 +110,9 @@ class Committer:
         if isinstance(error, StoreFull):
             self.full = error
         turn.batches = []
-        for future in futures:
+        self._drop_batches()
+        for future in (*futures, *self._placing):
             if not future.done():
                 future.set_exception(error if isinstance(error, Exception) else StoreFull())
         futures.clear()
+        self._placing.clear()

@@ -22,6 +22,7 @@ from perdure.wire.work import Done, Failed
 QUEUE_QUANTUM = 64
 #: Most jobs on their last life that wait here for the worker that runs them alone; more are parked meanwhile.
 SUSPECTS = 16
+UNKNOWN_KIND = "UnknownKind"
 SUSPECT_REASON = "alone:last life"
 #: About as many bytes of arguments go into one message to a worker; a message can carry far more.
 SEND_BYTES = 8 * 1024 * 1024
@@ -41,6 +42,8 @@ class Dispatch:
         self.stopping = False
         #: Suspects may be parked for want of room (see SUSPECTS): let some of them come back.
         self.suspects_parked = True
+        #: Kinds for which jobs were parked in this run: if workers know them by now, the jobs must come back.
+        self.kinds_parked: set[str] = set()
         self.next_due: int | None = None
         self._lease = first_lease
         self._batches: list[NewBatch] = []
@@ -74,6 +77,14 @@ class Dispatch:
         self.workers[worker].ready = True
         self._saturated.clear()
 
+    def isolation_failed(self) -> None:
+        """The isolated worker could not be forked: ask again if it is still needed."""
+        self._isolation_asked = False
+
+    def drop_batches(self) -> None:
+        """Forget the new jobs that wait for the next turn: their producers were refused."""
+        self._batches = []
+
     def drain_worker(self, worker: int) -> None:
         """Send a worker nothing more; it exits when it has finished what runs."""
         state = self.workers[worker]
@@ -105,6 +116,8 @@ class Dispatch:
             held = self._drop(state, failure.id)
             if held is None:
                 stale.append(failure.id)
+            elif failure.error.type == UNKNOWN_KIND:
+                self._park_kind(held)
             else:
                 self.ledger.failed(held, failure, now, worker)
         for timing in message.timings:
@@ -230,6 +243,7 @@ class Dispatch:
         self._fill_workers()
         self._give_back_surplus()
         for batch in self._batches:
+            self._unblock_for(batch)
             for name in {job.queue for job in batch.jobs if job.scheduled_at is None or job.scheduled_at <= now}:
                 self.queues.fill(name)
         room = self._room()
@@ -277,13 +291,17 @@ class Dispatch:
         spec = self.kinds.get(kind)
         return "sync" if spec is None else spec.lane
 
+    def _park_kind(self, held: Held) -> None:
+        self.ledger.parked(held, f"kind:{held.job.kind}")
+        self.kinds_parked.add(held.job.kind)
+
     def _place(self, held: Held) -> None:
         """A claimed job that no worker has: to where it can go on from."""
         job = held.job
         if self.stopping:
             self.ledger.released(held)
         elif job.kind not in self.kinds:
-            self.ledger.parked(held, f"kind:{job.kind}")
+            self._park_kind(held)
         elif 0 < job.interruptions == job.max_interruptions - 1:
             # Its last life: alone, so that it cannot take neighbours along, and cannot be blamed for theirs.
             if len(self.suspects) < SUSPECTS:
@@ -294,6 +312,13 @@ class Dispatch:
         else:
             lane = self._lane(job.kind)
             self.ready[lane].append(held._replace(estimate_ns=self._run_times.estimate_ns(job.kind), lane=lane))
+
+    def _unblock_for(self, batch: NewBatch) -> None:
+        """A queue whose head waits for a full lane may get more urgent jobs of the other lane."""
+        for job in batch.jobs:
+            lane = self.queues.blocked(job.queue)
+            if lane is not None and self._lane(job.kind) != lane:
+                self.queues.unblock(job.queue)
 
     def _rotate(self, result: Committed) -> None:
         """Learn from what the claims found."""
@@ -361,7 +386,7 @@ class Dispatch:
     def _fill_workers(self) -> None:
         if self.suspects:
             self._isolate_suspects()
-        elif self._isolation_asked:
+        else:
             self._end_isolation()
         for lane, ready in self.ready.items():
             if ready:

@@ -133,18 +133,18 @@ class DaemonEngine:
 
     async def _reload(self) -> list[KindSpec]:
         supervisor = self._supervisor
-        core, fleet = supervisor.core, supervisor.fleet
+        fleet = supervisor.fleet
         log.info("reload.begun")
         supervisor.notifier.reloading(supervisor.clock.monotonic_ns() // 1000)
         try:
-            kinds = await fleet.load()
-            await supervisor.store.save_kinds(kinds, supervisor.clock.now_ms())
-            former = [link.id for link in fleet.links.values() if not link.asked_to_end]
-            # In this order: the old workers do not know the new kinds, so they get nothing more.
-            for worker in former:
-                core.drain_worker(worker)
-            self.take_kinds(kinds)
-            supervisor.act()
+            nursery, kinds = await fleet.load()
+            try:
+                await supervisor.store.save_kinds(kinds, supervisor.clock.now_ms())
+            except BaseException:
+                nursery.end()
+                raise
+            fleet.adopt(nursery)
+            former = self.replace_workers(kinds)
             await fleet.start_workers()
             log.info("reload.done", kinds=len(kinds), replaced=former)
         except Exception as error:
@@ -156,6 +156,16 @@ class DaemonEngine:
             supervisor.pulse.set()
         await self.unpark_known()
         return kinds
+
+    def replace_workers(self, kinds: list[KindSpec]) -> list[int]:
+        """Work with these handlers from now on: the present workers do not know them, and get nothing more."""
+        supervisor = self._supervisor
+        former = [link.id for link in supervisor.fleet.links.values() if not link.asked_to_end]
+        for worker in former:
+            supervisor.core.drain_worker(worker)
+        self.take_kinds(kinds)
+        supervisor.act()
+        return former
 
     def take_kinds(self, kinds: list[KindSpec]) -> None:
         """Check and dispatch by these from now on."""

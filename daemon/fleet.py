@@ -42,6 +42,14 @@ class FleetEvents(Protocol):
         """A worker exists."""
         ...
 
+    def isolation_failed(self) -> None:
+        """The isolated worker that was asked for could not be forked."""
+        ...
+
+    def handlers_changed(self, kinds: list[KindSpec]) -> None:
+        """A nursery had to be replaced; these are the handlers that the new one has."""
+        ...
+
     def worker_said(self, link: WorkerLink, message: Any) -> None:
         """A worker sent a message."""
         ...
@@ -78,15 +86,19 @@ class Fleet:
         self._loading: set[NurseryLink] = set()
         self.size = settings.workers.effective_count
         self.stopping = False
+        self._leave_evidence()
         become_subreaper()
+
+    def _leave_evidence(self) -> None:
+        """A page without jobs, for the whole run: recovery finds it even when no worker is left to tell anything."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = WorkerLink.page_path(self._folder, 0)
+        RecorderPage.create(path, 1, run_id=self._run_id, boot_id=self._boot_id).close()
 
     # --- starting
 
-    async def load(self) -> list[KindSpec]:
-        """Start a nursery and have it import the handlers; it replaces the present one only when that worked.
-
-        Workers that die meanwhile are replaced from the present one: an import may take long.
-        """
+    async def load(self) -> tuple[NurseryLink, list[KindSpec]]:
+        """Start a nursery and have it import the handlers. It is for `adopt`, or to be ended."""
         path = [str(folder) for folder in self._settings.paths.import_path]
         handlers = self._settings.daemon.handlers
         nursery = NurseryLink.start(self.reaper, self._output_fd)
@@ -94,19 +106,19 @@ class Fleet:
         try:
             kinds = await nursery.load(handlers, path, LOAD_SECONDS)
         except BaseException:
-            nursery.kill()
-            nursery.close()
+            nursery.end()
             raise
         finally:
             self._loading.discard(nursery)
-        async with self._changing:
-            former, self._nursery = self._nursery, nursery
-            if former is not None:
-                former.close()
-                former.kill()
         log.info("handlers.loaded", modules=list(handlers), kinds=len(kinds), nursery=nursery.pid)
+        return nursery, kinds
+
+    def adopt(self, nursery: NurseryLink) -> None:
+        """Fork from this nursery from now on."""
+        former, self._nursery = self._nursery, nursery
+        if former is not None:
+            former.end()
         self._task(self._watch_nursery(nursery))
-        return kinds
 
     async def start_workers(self) -> None:
         """Fork workers until the fleet has its size."""
@@ -117,16 +129,15 @@ class Fleet:
         self._task(self._fork_isolated(self._isolated.next_wait()))
 
     async def _fork_isolated(self, wait_seconds: float) -> None:
+        """One try: when it fails, the core asks again."""
         await asyncio.sleep(wait_seconds)
-        while not self.stopping:
-            try:
-                async with self._changing:
-                    await self._fork(isolated=True)
-                return
-            except (PerdureError, OSError) as error:
-                wait = self._isolated.died(lived_seconds=0, jobs_done=0, by_job=False)
-                log.error("worker.not_started", reason=str(error), next_try_in_s=round(wait, 3))
-                await asyncio.sleep(max(wait, 0.05))
+        try:
+            async with self._changing:
+                await self._fork(isolated=True)
+        except (PerdureError, OSError) as error:
+            self._isolated.died(lived_seconds=0, jobs_done=0, by_job=False)
+            log.error("worker.not_started", reason=str(error), isolated=True)
+            self._events.isolation_failed()
 
     async def _fork(self, *, isolated: bool = False) -> None:
         """One more worker. Raises when the nursery cannot; the caller tries again later."""
@@ -136,6 +147,7 @@ class Fleet:
         link = self._new_link(worker_id, isolated)
         self.links[worker_id] = link
         self._events.worker_forked(link)
+        self.reaper.forget_unclaimed()
         try:
             pid = await self._nursery.fork(self._config(worker_id), link.worker_fds(self._output_fd))
         except BaseException:
@@ -143,7 +155,6 @@ class Fleet:
             raise
         link.forked(pid)
         self.reaper.watch(pid, link.process_ended)
-        self.reaper.forget_unclaimed()
         log.info("worker.started", worker=worker_id, pid=pid)
 
     def _new_link(self, worker_id: int, isolated: bool) -> WorkerLink:
@@ -205,8 +216,7 @@ class Fleet:
         left = list(self.links.values())
         self.links.clear()
         for nursery in (*self._loading, *([self._nursery] if self._nursery else [])):
-            nursery.close()
-            nursery.kill()
+            nursery.end()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(nursery.gone), END_SECONDS)
         for link in left:
@@ -235,6 +245,8 @@ class Fleet:
         link.close()
         if link.pid == 0:
             return  # it never was; whoever wanted it knows
+        if link.isolated and ended.clean:
+            self._isolated.recovered()
         if self.stopping or (link.asked_to_end and ended.clean):
             log.info("worker.ended", worker=link.id, pid=link.pid, how=str(ended))
             return
@@ -282,6 +294,7 @@ class Fleet:
             await asyncio.sleep(wait)
             try:
                 await self._ensure_nursery()
+                self._task(self._replace(0))
                 return
             except (PerdureError, OSError) as error:
                 wait = max(0.05, self._respawn.died(lived_seconds=0, jobs_done=0, by_job=False))
@@ -291,7 +304,9 @@ class Fleet:
         """Have a living nursery; only one of those who need it starts it."""
         async with self._renewing:
             if self._nursery is None or self._nursery.gone.done():
-                await self.load()
+                nursery, kinds = await self.load()
+                self.adopt(nursery)
+                self._events.handlers_changed(kinds)
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

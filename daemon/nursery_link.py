@@ -92,6 +92,11 @@ class NurseryLink:
         """Let it end: nothing more will be forked from it."""
         self._caller.close()
 
+    def end(self) -> None:
+        """Nothing will be forked from it any more: end it. Its workers live on."""
+        self.close()
+        self.kill()
+
     def kill(self) -> None:
         """End it at once."""
         if not self.gone.done():

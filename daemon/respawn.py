@@ -20,6 +20,10 @@ class Respawn:
         self.deaths_in_row = 0
         self._last_wait = 0.0
 
+    def recovered(self) -> None:
+        """One ended as it should: the next start need not wait."""
+        self.deaths_in_row, self._last_wait = 0, 0.0
+
     def next_wait(self) -> float:
         """Seconds that the next start has to wait, as far as the deaths before it say."""
         return self._last_wait

@@ -29,6 +29,7 @@ from perdure.errors import DaemonStopping
 from perdure.log import get_logger
 from perdure.store.contract import Store
 from perdure.store.models import RunInfo
+from perdure.wire.data import KindSpec
 from perdure.wire.work import Done, Hello, Recall, Returned
 
 log = get_logger()
@@ -108,15 +109,18 @@ class Supervisor:
             run.id * LEASES_PER_RUN,
         )
         self.fleet = Fleet(settings, self.clock, self.rng, run.id, boot_id, self)
-        self.committer = Committer(self.store, settings, self.waiters, self.keep_waiting)
+        self.committer = Committer(self.store, settings, self.waiters, self.keep_waiting, self.core.drop_batches)
         self.housekeeping = Housekeeping(self)
         for name in await self.store.paused_queues():
             self.core.queues.pause(name)
         for name in await self.store.available_queues():
             self.core.queues.fill(name)
         self.core.next_due = await self.store.next_due()
-        kinds = await self.fleet.load()
+        nursery, kinds = await self.fleet.load()
+        if not kinds:
+            log.warning("handlers.none", modules=list(settings.daemon.handlers), advice="jobs wait for some")
         await self.store.save_kinds(kinds, self.clock.now_ms())
+        self.fleet.adopt(nursery)
         self.engine.take_kinds(kinds)
         await self.engine.unpark_known()
         await self.fleet.start_workers()
@@ -205,6 +209,18 @@ class Supervisor:
     def worker_forked(self, link: WorkerLink) -> None:
         """A worker was started."""
         self.core.worker_started(link.id, isolated=link.isolated)
+
+    def isolation_failed(self) -> None:
+        """The isolated worker could not be forked."""
+        self.core.isolation_failed()
+        self.pulse.set()
+
+    def handlers_changed(self, kinds: list[KindSpec]) -> None:
+        """A nursery that had to be replaced found other handlers than the one before: as after a reload."""
+        if kinds != list(self.core.kinds.values()):
+            log.warning("handlers.changed", advice="they were changed on disk without a reload; the new ones are used")
+            self.engine.replace_workers(kinds)
+            self.task(self.store.save_kinds(kinds, self.clock.now_ms()))
 
     def worker_said(self, link: WorkerLink, message: Any) -> None:
         """A message of a worker."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from perdure.data_check import encode_args
+from perdure.errors import InvalidOption
 from perdure.wire import control
 from perdure.wire.data import DeadFilter, DeadView, Enqueued, JobFilter, JobSpec, JobView, KindSpec, QueueView, Verdict
 
@@ -29,7 +30,7 @@ def enqueue(jobs: list[JobSpec], strict: bool) -> Ask[list[Enqueued]]:
 
 def get(job_id: int) -> Ask[JobView | None]:
     """Look at a job."""
-    return Ask(control.GetJob(job_id), repeatable=True)
+    return Ask(control.GetJob(_id(job_id)), repeatable=True)
 
 
 def list_jobs(which: JobFilter | None) -> Ask[list[JobView]]:
@@ -54,7 +55,7 @@ def retry(ids: int | Iterable[int]) -> Ask[list[Verdict]]:
 
 def read_log(job_id: int, offset: int) -> Ask[control.LogPiece]:
     """Read a job's output."""
-    return Ask(control.ReadLog(job_id, offset), repeatable=True)
+    return Ask(control.ReadLog(_id(job_id), offset), repeatable=True)
 
 
 def dead_list(which: DeadFilter | None) -> Ask[list[DeadView]]:
@@ -64,7 +65,7 @@ def dead_list(which: DeadFilter | None) -> Ask[list[DeadView]]:
 
 def dead_get(job_id: int) -> Ask[DeadView | None]:
     """Look at a dead letter."""
-    return Ask(control.GetDead(job_id), repeatable=True)
+    return Ask(control.GetDead(_id(job_id)), repeatable=True)
 
 
 def replay(ids: int | Iterable[int], set_args: dict[str, Any] | None) -> Ask[list[Verdict]]:
@@ -114,7 +115,14 @@ def raw(request: control.Request) -> Ask[Any]:
 
 
 def _ids(ids: int | Iterable[int]) -> list[int]:
-    return [ids] if isinstance(ids, int) else list(ids)
+    return [_id(ids)] if isinstance(ids, int) else [_id(job_id) for job_id in ids]
+
+
+def _id(job_id: object) -> int:
+    """Raise InvalidOption unless it can be the id of a job."""
+    if not isinstance(job_id, int) or isinstance(job_id, bool) or not 0 < job_id < 2**63:
+        raise InvalidOption(f"{job_id!r} is not the id of a job: those are whole numbers from 1")
+    return job_id
 
 
 def _who() -> str:

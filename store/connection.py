@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import sqlite3
 from collections.abc import Callable
@@ -45,19 +46,28 @@ class SqliteThread:
             raise
         return self
 
-    async def run(self, verb: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, verb: Callable[[sqlite3.Connection], T], *, droppable: bool = False) -> T:
         """Call `verb(connection)` in the thread: one hop, however many statements it has.
 
         The only place that uses aiosqlite's `_execute`. It is private, but its public methods are one hop a statement
         (50 to 100 µs), and a coroutine that is cancelled between two of them leaves a transaction open. A verb is
         queued at once and whole, so nothing needs a shield: cancelling the caller drops the answer, never half a verb.
+        `droppable`: a verb that has not begun when its caller is cancelled is not begun at all.
         """
         if self._closed:
             raise StoreError(f"{self._path} is closed: open the store again")
+        wanted = [True]
+
+        def call(connection: sqlite3.Connection) -> T | None:
+            return verb(connection) if wanted else None
+
         try:
             result: T = await self._connection._execute(  # type: ignore[no-untyped-call]  # aiosqlite left it so
-                verb, self._connection._conn
+                call if droppable else verb, self._connection._conn
             )
+        except asyncio.CancelledError:
+            wanted.clear()
+            raise
         except (sqlite3.Error, OSError) as error:
             raise explain(error, self._path) from error
         return result

@@ -9,6 +9,7 @@ import msgspec
 
 from perdure.errors import InvalidArguments
 from perdure.store.models import Buried
+from perdure.store.pages import page
 from perdure.store.statements import SQL
 from perdure.store.verdicts import Problem, verdicts
 from perdure.wire.data import DeadFilter, DeadView, Verdict
@@ -94,7 +95,7 @@ def list_dead(connection: sqlite3.Connection, which: DeadFilter) -> list[DeadVie
         "fingerprint": which.fingerprint,
         "limit": which.limit,
     }
-    return [DeadView(*row) for row in connection.execute(SQL[statement], parameters)]
+    return list(page(DeadView(*row) for row in connection.execute(SQL[statement], parameters)))
 
 
 def _resolve(

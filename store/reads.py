@@ -6,6 +6,7 @@ import sqlite3
 
 import msgspec
 
+from perdure.store.pages import page
 from perdure.store.statements import SQL
 from perdure.store.states import AVAILABLE, PARKED, RETRYABLE, RUNNING, SCHEDULED, STATES
 from perdure.wire.data import JobFilter, JobView, QueueView
@@ -75,4 +76,4 @@ def list_jobs(connection: sqlite3.Connection, which: JobFilter) -> list[JobView]
     ids = [job_id for name in statements for (job_id,) in connection.execute(SQL[name], parameters)]
     ids.sort(reverse=True)
     rows = connection.execute(SQL["list_these"], {"ids": _encode(ids[: which.limit]).decode()})
-    return [JobView(*row) for row in rows]
+    return list(page(JobView(*row) for row in rows))

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 from perdure.errors import StoreError, StoreReadOnly
 from perdure.store import dead_letters, migrate, reads, requests, runs
 from perdure.store.checkpoint import BUSY_TIMEOUT_MS, checkpoint
-from perdure.store.connection import SqliteThread, transaction
+from perdure.store.connection import SqliteThread, explain, transaction
 from perdure.store.group_commit import commit_turn
 from perdure.store.lock import Role, WriterLock
 from perdure.store.models import Committed, Recovered, RunInfo, Turn
@@ -48,6 +48,8 @@ async def open_sqlite(
     real = _check_place(os.fspath(path), create)
     lock = await WriterLock.acquire(real, role, lock_wait_seconds)
     try:
+        if create:
+            _make_private(real)
         migrations = migrate.load_migrations()
         await asyncio.to_thread(migrate.inspect, real, migrations)
         configure = partial(_configure, durability=durability, cache_bytes=cache_bytes, wal_limit_bytes=wal_limit_bytes)
@@ -187,7 +189,8 @@ class SqliteStore:
 
     async def next_due(self) -> int | None:
         """The earliest scheduled_at of a scheduled or retryable job."""
-        return await self._read(reads.next_due)
+        # By the writer: it is asked so that a ping to the watchdog means that commits are possible.
+        return await self._writer.run(reads.next_due)
 
     async def queues(self) -> list[QueueView]:
         """Every queue that has jobs or a setting, with its counts per state."""
@@ -226,7 +229,7 @@ class SqliteStore:
                 raise StoreError(f"{self._path} is closed: open the store again")
             if self._reader is None:
                 self._reader = await SqliteThread.open(self._path, mode="ro", setup=_configure_reader)
-        return await self._reader.run(verb)
+        return await self._reader.run(verb, droppable=True)
 
 
 def _check_place(path: str, create: bool) -> str:
@@ -241,6 +244,16 @@ def _check_place(path: str, create: bool) -> str:
     if os.path.isfile(path) and not os.access(path, os.W_OK):
         raise StoreReadOnly(f"{path} cannot be written: check owner and permissions of the file and its folder")
     return path
+
+
+def _make_private(path: str) -> None:
+    """Arguments are nobody else's business, whatever the umask is. SQLite gives the files beside it the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise explain(error, path) from error
 
 
 def _configure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from perdure.daemon.dispatch import SUSPECT_REASON
@@ -14,18 +15,28 @@ SUSPECTS_AT_ONCE = 8
 
 
 class Lookout:
-    """Asks the store for queues with available jobs, and for suspects when there is room for them."""
+    """Asks the store for queues with available jobs, for suspects when there is room for them, and for jobs that were
+    parked for a kind which is known by now."""
 
     interval_seconds = 2.0
     busy_only = False
 
+    def __init__(self) -> None:
+        self._looking: asyncio.Task[None] | None = None
+
     async def run(self, supervisor: Supervisor) -> None:
-        """One look."""
+        """One look, beside the main loop: a long list may keep the reader busy for a while."""
+        if not supervisor.core.stopping and (self._looking is None or self._looking.done()):
+            self._looking = supervisor.task(self._look(supervisor))
+
+    async def _look(self, supervisor: Supervisor) -> None:
         core = supervisor.core
-        if core.stopping:
-            return
         if core.suspects_parked and not core.suspects:
             count, _ = await supervisor.store.unpark([SUSPECT_REASON], SUSPECTS_AT_ONCE, supervisor.clock.now_ms())
             core.suspects_parked = count == SUSPECTS_AT_ONCE
-        for name in await supervisor.store.available_queues():
-            core.queues.fill(name)
+        back = core.kinds_parked & core.kinds.keys()
+        if back:
+            core.kinds_parked -= back
+            await supervisor.engine.unpark_known()
+        core.queues.unblock_all()
+        supervisor.engine.queues_filled(await supervisor.store.available_queues())

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+#: A look that comes this long after the one before says nothing.
+LATE_NS = 5_000_000_000
+
 
 class Stuck:
     """Looks at progress, not at heartbeats: a zombie's heart may well beat."""
@@ -21,6 +24,7 @@ class Stuck:
 
     def __init__(self, patience_ns: int) -> None:
         self._patience_ns = patience_ns
+        self._last_ns = 0
 
     async def run(self, supervisor: Supervisor) -> None:
         """Kill workers that have had jobs for too long without beginning one, or have never become ready.
@@ -28,11 +32,14 @@ class Stuck:
         Their jobs go on elsewhere, uncharged.
         """
         now_ns = supervisor.clock.monotonic_ns()
+        # After a suspend, or a main loop that was held up, nobody has had the time to do anything.
+        late = now_ns - self._last_ns > LATE_NS
+        self._last_ns = now_ns
         for link in list(supervisor.fleet.links.values()):
             state = supervisor.core.workers.get(link.id)
             progress = link.page.progress
-            idle = state is None or (state.ready and not state.held)
-            if idle or progress != link.progress_seen[0] or link.page.executing():
+            idle = state is None or (state.ready and not state.held and not state.draining)
+            if late or idle or progress != link.progress_seen[0] or link.page.executing():
                 link.progress_seen = (progress, now_ns)
             elif now_ns - link.progress_seen[1] > self._patience_ns:
                 log.error("worker.stuck", worker=link.id, pid=link.pid, holds=len(state.held) if state else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,11 +18,16 @@ class Tell:
     interval_seconds = 5.0
     busy_only = False
 
+    def __init__(self) -> None:
+        self._telling: asyncio.Task[None] | None = None
+
     async def run(self, supervisor: Supervisor) -> None:
         """One message, none without a manager."""
+        if supervisor.notifier.active and (self._telling is None or self._telling.done()):
+            self._telling = supervisor.task(self._tell(supervisor))
+
+    async def _tell(self, supervisor: Supervisor) -> None:
         notifier = supervisor.notifier
-        if not notifier.active:
-            return
         counts = await supervisor.store.count()
         queued = sum(counts.get(state, 0) for state in ("available", "scheduled", "retryable"))
         notifier.status(

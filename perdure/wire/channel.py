@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import select
 import socket
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -240,6 +243,12 @@ class Channel(Generic[T]):
         return self._sock.fileno()
 
     # --- the end
+
+    def unread_bytes(self) -> int:
+        """What the peer has not read yet of what was sent, as the kernel counts it."""
+        size = bytearray(4)
+        fcntl.ioctl(self._fd, termios.TIOCOUTQ, size)
+        return int.from_bytes(size, sys.byteorder)
 
     def finish(self) -> None:
         """The peer is known to have ended: read what it had sent, then close."""

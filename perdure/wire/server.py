@@ -52,7 +52,7 @@ class Server:
         decoder: Decoder[Any] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         max_clients: int = 256,
-        max_calls: int = 1024,
+        max_calls: int = 32,
         max_message_bytes: int = packet.CLIENT_MESSAGE_BYTES,
         on_event: Callable[[Any, Peer], object] | None = None,
         report: Callable[[Peer, Exception], object] = _ignore,

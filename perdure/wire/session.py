@@ -15,6 +15,8 @@ from perdure.wire.peer import Peer
 
 #: Answers waiting for a slow client, in bytes, above which its questions wait too.
 PENDING_BYTES = 1024 * 1024
+#: How often to look whether a client has taken a large answer; the kernel does not tell.
+READ_POLL_SECONDS = 0.005
 
 #: Answers a request: a value, or an awaitable for one.
 Handler = Callable[[Any, Peer], Any]
@@ -72,6 +74,7 @@ class Session:
         self._running = running
         self._loop = loop
         self._max_calls = max_calls
+        self._unread = False
         self.channel: Channel[Any] = Channel(
             sock,
             decoder,
@@ -143,7 +146,10 @@ class Session:
 
     def _adjust_reading(self) -> None:
         """Let the client wait while it has too much going on, or does not read its answers."""
-        busy = len(self.calls) >= self._max_calls or self.channel.pending_bytes > PENDING_BYTES
+        if self.channel.closed:
+            return
+        waiting = self._unread or self.channel.pending_bytes > PENDING_BYTES
+        busy = len(self.calls) >= self._max_calls or waiting
         if busy != self.channel.paused:
             if busy:
                 self.channel.pause_reading()
@@ -171,12 +177,22 @@ class Session:
 
     def _answer(self, call_id: int, result: object) -> None:
         try:
-            self.channel.send(Reply(call_id, result))
+            data = packet.encode(Reply(call_id, result))
+            self.channel.send_encoded(data)
         except Exception as exc:
             self._fail(call_id, exc)
             return
-        if self.channel.pending_bytes:
+        if len(data) > packet.INLINE_BYTES:
+            self._await_reader()
+        elif self.channel.pending_bytes:
             self._adjust_reading()
+
+    def _await_reader(self) -> None:
+        """A large answer lies in memory that counts nowhere until the client takes it: until then it may not ask."""
+        self._unread = not self.channel.closed and self.channel.unread_bytes() > 0
+        if self._unread:
+            self._loop.call_later(READ_POLL_SECONDS, self._await_reader)
+        self._adjust_reading()
 
     def _fail(self, call_id: int, error: BaseException) -> None:
         if isinstance(error, Exception) and not isinstance(error, PerdureError):

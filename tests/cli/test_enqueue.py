@@ -68,7 +68,7 @@ def test_arguments_as_json_keep_every_digit(cli: Cli, queue: FakeQueue) -> None:
         (["enqueue", "hello", "a=1", "a=2"], "'a' is given twice"),
         (["enqueue", "hello", "n:=tru"], "argument 'n' is not valid JSON"),
         (["enqueue", "hello", "n:=NaN"], "argument 'n' is not valid JSON"),
-        (["enqueue", "hello", "n:=" + "[" * 5000], "nested too deeply"),
+        (["enqueue", "hello", "n:=" + "[" * 100_000], "nested too deeply"),
         (["enqueue", "hello", "--json", "[1]"], "--json is not a JSON object"),
         (["enqueue", "hello", "--json", '{"a":'], "--json is not valid JSON"),
         (["enqueue", "hello", "--delay", "-5m"], "is negative"),

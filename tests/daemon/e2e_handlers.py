@@ -10,7 +10,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -119,9 +118,17 @@ async def acrash(how: str) -> None:
 
 
 def _overflow_the_c_stack() -> None:
-    """A repr of nested lists recurses in C; without a limit it runs over the end of the stack."""
-    sys.setrecursionlimit(10**9)
-    _recurse(0)
+    """Each call from C puts a large block on the stack: its end comes long before any of Python's limits."""
+
+    def _recurse_in_c(block: _Block) -> None:
+        call_from_c(block)
+
+    call_from_c = ctypes.CFUNCTYPE(None, _Block)(_recurse_in_c)
+    call_from_c(_Block())
+
+
+class _Block(ctypes.Structure):
+    _fields_ = [("room", ctypes.c_char * (64 << 10))]
 
 
 def _recurse(depth: int) -> int:

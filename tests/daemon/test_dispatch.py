@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from perdure.daemon.dispatch import SUSPECTS
 from perdure.daemon.ledger import Death
 from perdure.store.models import NewBatch, NewJob, Turn
-from perdure.wire.work import Done
+from perdure.wire.data import ErrorData
+from perdure.wire.work import Done, Failed
 from tests.daemon.world import END, World, spec
 
 
@@ -356,3 +357,46 @@ def test_no_seed_of_faults_loses_doubles_or_strands_a_job(seed: int, workers: in
     for state in world.core.workers.values():
         assert not state.held
         assert all(load.count == 0 and load.backlog_ns == 0 for load in state.lanes.values())
+
+
+def test_a_failed_fork_of_the_isolated_worker_is_asked_for_once_more_and_not_twice() -> None:
+    """Each failure would double the number of forks asked for."""
+    world = World([spec()], workers=1)
+    world.enqueue(1, max_interruptions=2)
+    world.settle()
+    world.begin(1)
+    world.die(1)
+    world.fork_isolated = False
+    for _ in range(5):
+        world.settle()
+        world.core.isolation_failed()
+    assert world.isolated_asked == 5
+    world.fork_isolated = True
+    world.settle()
+    world.settle()
+    assert sum(state.isolated for state in world.core.workers.values()) == 1
+    world.run_all()
+
+
+def test_a_kind_that_a_worker_does_not_know_parks_uncharged() -> None:
+    """A worker of another generation of handlers must not use up the job's attempts."""
+    world = World([spec()], workers=1)
+    world.enqueue(max_attempts=1)
+    world.settle()
+    failure = Failed(1, ErrorData("UnknownKind", "no such kind here"), True)
+    world.core.done(1, Done([], [], [failure], []), world.now)
+    world.workers[1].lanes["sync"].clear()
+    world.settle()
+    assert (world.store.rows[1].state, world.store.rows[1].attempt) == ("kind:job", 0)
+    assert world.core.kinds_parked == {"job"}
+
+
+def test_an_urgent_job_of_the_other_lane_is_not_hidden_by_a_full_one() -> None:
+    """A queue whose head waits for the sync lane must still give an async job that is more urgent."""
+    world = World([spec(), spec("io", "async")], workers=1)
+    world.learn("job", 10e9)
+    world.enqueue(10)
+    world.settle()
+    world.enqueue(1, kind="io", priority=-20)
+    world.settle()
+    assert [job.kind for job in world.workers[1].lanes["async"]] == ["io"]

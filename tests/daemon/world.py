@@ -139,6 +139,8 @@ class World:
         self.workers: dict[int, SimWorker] = {}
         self.next_worker = 1
         self.most_sent = 0
+        self.fork_isolated = True
+        self.isolated_asked = 0
         for _ in range(workers):
             self.start_worker()
 
@@ -179,7 +181,9 @@ class World:
         """Do what the core says."""
         for action in self.core.take_actions():
             if isinstance(action, ForkIsolated):
-                self.start_worker(isolated=True)
+                self.isolated_asked += 1
+                if self.fork_isolated:
+                    self.start_worker(isolated=True)
                 continue
             worker = self.workers.get(action.worker)
             if worker is None:

@@ -325,3 +325,10 @@ def test_the_default_client_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
         assert default_client() is default_client()
     finally:
         set_default_client(None)
+
+
+@pytest.mark.parametrize("job_id", [0, -1, 10**30, True, "7", 1.0])
+def test_what_cannot_be_an_id_is_refused_before_it_is_sent(job_id: Any) -> None:
+    """An OverflowError of the encoder, or a complaint about `$[3].id`, says nothing to whoever passed it."""
+    with Client("/nowhere/perdure.sock") as client, pytest.raises(InvalidOption, match="not the id of a job"):
+        client.get_sync(job_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -170,7 +171,8 @@ def test_what_is_taken_fits_the_store(spec: JobSpec) -> None:
         return
     row = (job.args, job.queue, job.unique_key, job.tags_json, job.scheduled_at, job.timeout_ms)
     valid = "SELECT json_valid(?1), length(?2), length(?3), json_valid(?4), ?5, ?6"
-    args_ok, queue_chars, unique_chars, tags_ok, *_ = sqlite3.connect(":memory:").execute(valid, row).fetchone()
+    with closing(sqlite3.connect(":memory:")) as connection:
+        args_ok, queue_chars, unique_chars, tags_ok, *_ = connection.execute(valid, row).fetchone()
     assert args_ok == 1
     assert 1 <= queue_chars <= 128
     assert job.unique_key is None or 1 <= unique_chars <= 256

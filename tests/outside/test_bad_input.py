@@ -320,13 +320,13 @@ def a_text_file(path: Path) -> None:
 def a_newer_schema(path: Path) -> None:
     """What a later perdure wrote."""
     _make_queue(path)
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA user_version = 99")
 
 
 def somebody_elses(path: Path) -> None:
     """Another program's database."""
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("CREATE TABLE songs (title TEXT)")
 
 
