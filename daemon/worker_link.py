@@ -20,8 +20,9 @@ from perdure.store.models import ClaimedJob
 from perdure.wire.channel import Channel
 from perdure.wire.work import DumpStacks, FromWorker, JobRow, Run, StacksDumped
 
-#: How long a hung worker has to write the stacks of its tasks; those of its threads need no cooperation.
+#: How long a hung worker has to write its stacks, first by its loop and then by a signal.
 DUMP_SECONDS = 0.2
+DUMP_POLL_SECONDS = 0.005
 #: Most bytes of stacks that are kept with a job.
 STACKS_BYTES = 64 * 1024
 
@@ -109,10 +110,14 @@ class WorkerLink:
     async def autopsy(self) -> None:
         """Have a hung worker write down what all its threads and tasks are doing, if it still can; then kill it."""
         self._dumped.clear()
-        self.signal(signal.SIGUSR1)
         self._channel.send(DumpStacks())
-        with contextlib.suppress(TimeoutError):
+        try:
             await asyncio.wait_for(self._dumped.wait(), DUMP_SECONDS)
+        except TimeoutError:
+            # Its loop hangs as well, or somebody holds the GIL. This signal is answered in C.
+            before = self._stacks_size()
+            self.signal(signal.SIGUSR1)
+            await self._written_since(before)
         self.signal(signal.SIGKILL)
 
     def process_ended(self, ended: Exit) -> None:
@@ -145,8 +150,21 @@ class WorkerLink:
             self.page_path(self._folder, self.id).unlink(missing_ok=True)
         self.stacks_path(self._folder, self.id).unlink(missing_ok=True)
 
+    async def _written_since(self, before: int) -> None:
+        """Wait until something was added to the stacks and no more comes, or the time for it is over."""
+        last = before
+        for _ in range(round(DUMP_SECONDS / DUMP_POLL_SECONDS)):
+            await asyncio.sleep(DUMP_POLL_SECONDS)
+            size = self._stacks_size()
+            if size == last > before:
+                return
+            last = size
+
+    def _stacks_size(self) -> int:
+        return os.fstat(self._stacks_fd).st_size
+
     def _stacks(self) -> str | None:
-        size = os.fstat(self._stacks_fd).st_size
+        size = self._stacks_size()
         data = os.pread(self._stacks_fd, STACKS_BYTES, max(0, size - STACKS_BYTES))
         return data.decode("utf-8", "replace") or None
 

@@ -97,7 +97,7 @@ class LoopSide:
             case Recall():
                 self._give_back(message.count, set(message.ids))
             case DumpStacks():
-                stacks.dump_tasks(self._stacks_fd, self._loop)
+                stacks.dump_all(self._stacks_fd, self._loop)
                 self._channel.send(StacksDumped())
             case Drain():
                 self._drain()

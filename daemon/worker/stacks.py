@@ -1,7 +1,7 @@
 """Stacks for the post-mortem, written into a file that outlives the worker.
 
 Three ways lead there: a fatal signal (SIGSEGV, SIGABRT, …) dumps all threads by itself; SIGUSR1 dumps them on the
-supervisor's demand, in C and without the GIL, so also when the worker hangs in an extension; `dump_tasks` adds what no
+supervisor's demand, in C and without the GIL, so also when the worker hangs in an extension; `dump_all` adds what no
 thread's stack shows, the suspended tasks of the loop.
 """
 
@@ -25,6 +25,13 @@ def arm(fd: int) -> None:
     """Send what fatal signals and SIGUSR1 dump to `fd` (opened with O_APPEND, kept open for good)."""
     faulthandler.enable(file=fd, all_threads=True)
     faulthandler.register(signal.SIGUSR1, file=fd, all_threads=True, chain=False)
+
+
+def dump_all(fd: int, loop: asyncio.AbstractEventLoop) -> None:
+    """Write the stacks of all threads, and of all tasks of `loop`."""
+    with contextlib.suppress(OSError):
+        faulthandler.dump_traceback(file=fd, all_threads=True)
+    dump_tasks(fd, loop)
 
 
 def dump_tasks(fd: int, loop: asyncio.AbstractEventLoop) -> None:

@@ -44,7 +44,7 @@ class Recall(Struct, array_like=True, tag="recall"):
 
 
 class DumpStacks(Struct, array_like=True, tag="dump"):
-    """Write the stacks of all tasks into the stacks file (threads are dumped by SIGUSR1, which needs no GIL)."""
+    """Write the stacks of all threads and tasks into the stacks file. SIGUSR1 is for where this hangs too."""
 
 
 class Drain(Struct, array_like=True, tag="drain"):

@@ -16,12 +16,17 @@ from perdure.wire import control
 from perdure.wire.data import DeadView, JobView, KindSpec, Param, QueueView
 from tests.cli.conftest import Cli, FakeQueue
 
-NOW = int(time.time() * 1000)
+
+def now() -> int:
+    """The moment, in epoch milliseconds: views are made as tests need them."""
+    return int(time.time() * 1000)
+
+
 ERRORS = json.dumps(
     [
         {
             "attempt": 1,
-            "at": NOW - 60_000,
+            "at": now() - 60_000,
             "type": "ValueError",
             "message": "no such \x1b[31mfile",
             "retryable": True,
@@ -45,10 +50,10 @@ def job(job_id: int, **fields: Any) -> JobView:
         "max_attempts": 5,
         "interruptions": 0,
         "max_interruptions": 3,
-        "created_at": NOW - 200_000,
-        "scheduled_at": NOW - 200_000,
-        "attempted_at": NOW - 185_500,
-        "finalized_at": NOW - 185_000,
+        "created_at": now() - 200_000,
+        "scheduled_at": now() - 200_000,
+        "attempted_at": now() - 185_500,
+        "finalized_at": now() - 185_000,
     }
     return JobView(id=job_id, **{**usual, **fields})
 
@@ -65,13 +70,13 @@ def letter(job_id: int, **fields: Any) -> DeadView:
         "max_attempts": 5,
         "interruptions": 0,
         "max_interruptions": 3,
-        "created_at": NOW - 400_000,
-        "died_at": NOW - 3_700_000,
+        "created_at": now() - 400_000,
+        "died_at": now() - 3_700_000,
         "deaths": 2,
         "reason": "attempts",
         "fingerprint": "abc",
         "errors": ERRORS,
-        "history": json.dumps([{"at": NOW - 90_000, "who": "ada", "action": "replayed", "set": {"name": "Bob"}}]),
+        "history": json.dumps([{"at": now() - 90_000, "who": "ada", "action": "replayed", "set": {"name": "Bob"}}]),
     }
     return DeadView(id=job_id, **{**usual, **fields})
 
@@ -80,7 +85,7 @@ def test_jobs_as_a_table(cli: Cli, queue: FakeQueue) -> None:
     """People look here first: every column must be there and aligned."""
     queue.answers[control.ListJobs] = [
         job(12),
-        job(7, state="scheduled", finalized_at=None, attempted_at=None, scheduled_at=NOW + 330_000, attempt=0),
+        job(7, state="scheduled", finalized_at=None, attempted_at=None, scheduled_at=now() + 330_000, attempt=0),
         job(3, state="parked", park_reason="kind:nobody", finalized_at=None),
     ]
     code, out, err = cli("jobs")
@@ -236,7 +241,7 @@ def test_an_export_that_fails_leaves_no_file(cli: Cli, queue: FakeQueue, folder:
 def test_queues_fit_a_narrow_terminal(cli: Cli, queue: FakeQueue) -> None:
     """A table that wraps cannot be read."""
     counts = dict.fromkeys(STATES, 12_345)
-    queue.answers[control.ListQueues] = [QueueView("a-queue-with-a-long-name", counts, NOW, "somebody")]
+    queue.answers[control.ListQueues] = [QueueView("a-queue-with-a-long-name", counts, now(), "somebody")]
     lines = cli("queue", "list", tty=True).out.splitlines()
     assert [len(re.sub(r"\x1b\[[0-9;]*m", "", line)) <= 80 for line in lines] == [True, True]
 
@@ -262,7 +267,7 @@ def test_empty_states_help(cli: Cli, queue: FakeQueue, arguments: list[str], wor
 
 def test_queues(cli: Cli, queue: FakeQueue) -> None:
     """Counts per state, and who paused it."""
-    queue.answers[control.ListQueues] = [QueueView("mail", {"available": 1200}, NOW - 61_000, "ada")]
+    queue.answers[control.ListQueues] = [QueueView("mail", {"available": 1200}, now() - 61_000, "ada")]
     out = cli("queue", "list").out
     assert "1,200" in out
     assert "1m ago by ada" in out
