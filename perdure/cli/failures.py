@@ -31,7 +31,10 @@ def report(error: BaseException) -> int:
     with contextlib.suppress(OSError):
         for line in lines:
             click.echo(line, err=True)
-    if isinstance(error, OSError):
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):  # what could not be written is still in the buffer, and would change the exit code
         _abandon_stdout()
     return code
 

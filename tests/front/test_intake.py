@@ -170,7 +170,7 @@ def test_what_is_taken_fits_the_store(spec: JobSpec) -> None:
         str(error).encode()
         return
     row = (job.args, job.queue, job.unique_key, job.tags_json, job.scheduled_at, job.timeout_ms)
-    valid = "SELECT json_valid(?1), length(?2), length(?3), json_valid(?4), ?5, ?6"
+    valid = "SELECT json_valid(?), length(?), length(?), json_valid(?), ?, ?"
     with closing(sqlite3.connect(":memory:")) as connection:
         args_ok, queue_chars, unique_chars, tags_ok, *_ = connection.execute(valid, row).fetchone()
     assert args_ok == 1
