@@ -10,11 +10,11 @@ from typing import Any
 import perdure
 from perdure.clock import Clock, SystemClock
 from perdure.config.settings import Settings
+from perdure.daemon.opening import open_store
 from perdure.daemon.service import Service
 from perdure.errors import DaemonUnreachable
 from perdure.store.contract import Store
 from perdure.store.models import NewBatch, Turn
-from perdure.store.sqlite import open_sqlite
 from perdure.wire.control import Status
 from perdure.wire.data import Enqueued, KindSpec
 
@@ -116,13 +116,7 @@ def open_local(settings: Settings) -> LocalQueue:
 
 async def _open(settings: Settings) -> tuple[Store, Service]:
     clock = SystemClock()
-    store = await open_sqlite(
-        settings.paths.db,
-        durability=settings.store.durability,
-        cache_bytes=settings.store.cache_bytes,
-        wal_limit_bytes=settings.store.wal_limit_bytes,
-        role="cli",
-    )
+    store = await open_store(settings, "cli")
     service = Service(store, settings, clock, LocalEngine(store, settings, clock))
     service.kinds_loaded(await store.kinds())
     return store, service

@@ -18,12 +18,12 @@ from perdure.clock import SystemClock
 from perdure.config.settings import Settings
 from perdure.daemon.control import ControlSocket
 from perdure.daemon.leftovers import executing_before, remove_leftovers
+from perdure.daemon.opening import open_store
 from perdure.daemon.supervisor import Supervisor
 from perdure.daemon.systemd import Notifier, listen_fds
 from perdure.errors import PerdureError
 from perdure.log import configure_logging, get_logger
 from perdure.store.models import RunInfo
-from perdure.store.sqlite import open_sqlite
 
 log = get_logger()
 
@@ -53,14 +53,7 @@ def run(settings: Settings) -> int:
 
 async def _serve(settings: Settings, notifier: Notifier, sockets: list[int]) -> int:
     clock = SystemClock()
-    store = await open_sqlite(
-        settings.paths.db,
-        durability=settings.store.durability,
-        cache_bytes=settings.store.cache_bytes,
-        wal_limit_bytes=settings.store.wal_limit_bytes,
-        role="daemon",
-        lock_wait_seconds=LOCK_WAIT_SECONDS,
-    )
+    store = await open_store(settings, "daemon", LOCK_WAIT_SECONDS)
     supervisor = Supervisor(store, settings, clock, random.Random(), notifier)
     try:
         with _signals(supervisor):

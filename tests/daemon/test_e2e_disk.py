@@ -13,8 +13,8 @@ from perdure.client import Client
 from perdure.errors import StoreFull
 from perdure.wire.data import JobSpec
 from tests.daemon.e2e import QUICK, await_executing, end_of, enqueue_on, make_daemon, query
-from tests.support.abilities import small_filesystem
 from tests.support.daemon import Daemon
+from tests.support.disks import small_disk_at
 from tests.support.wait import wait_until
 
 SETTINGS = QUICK + '[store]\nfull_disk_wait = "30s"\n'
@@ -23,15 +23,8 @@ SETTINGS = QUICK + '[store]\nfull_disk_wait = "30s"\n'
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 4 MiB."""
-    if small_filesystem().missing:
-        pytest.skip(small_filesystem().missing)
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
-    try:
+    with small_disk_at(tmp_path / "disk", "4m") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from perdure.errors import InvalidArguments, InvalidOption, MessageTooLarge, Not
 from perdure.wire.control import GetStatus, ListJobs
 from perdure.wire.data import JobFilter
 from perdure.wire.envelope import Call
-from tests.support.abilities import small_filesystem
 from tests.support.daemon import Daemon
+from tests.support.disks import small_disk_at
 
 HANDLERS = """
 from perdure import Context, job
@@ -391,15 +391,8 @@ def test_something_else_at_the_sockets_place(place: Daemon) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MiB."""
-    if small_filesystem().missing:
-        pytest.skip(small_filesystem().missing)
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)
-    try:
+    with small_disk_at(tmp_path / "disk", "2m") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_a_full_disk(small_disk: Path) -> None:
