@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+import msgspec
+
 from perdure.store.connection import transaction
 from perdure.store.models import ClaimedJob, Committed, Turn
 from perdure.store.new_jobs import BATCH_ERRORS, NewJobs
@@ -12,6 +14,8 @@ from perdure.store.statements import SQL
 
 #: Jobs that one turn promotes: about 20 ms of work. What is left is due in the next turn.
 PROMOTE_LIMIT = 5_000
+
+_DECODER = msgspec.json.Decoder(list[ClaimedJob])
 
 
 def commit_turn(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs) -> Committed:
@@ -49,19 +53,18 @@ def _carry_out(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs, *,
 def _claim(connection: sqlite3.Connection, turn: Turn, done: Committed) -> None:
     """Claim queue by queue, in the order of the turn; within a queue by priority and age."""
     room = turn.claim_total
+    order: dict[str, int] = {}
     for queue, wanted in turn.claims:
         limit = min(wanted, room)
         if limit <= 0:
             continue
         parameters = {"now": turn.now, "lease": turn.lease, "queue": queue, "limit": limit}
-        rows = connection.execute(SQL["claim"], parameters).fetchall()
-        # RETURNING gives rows in no order that one can rely on.
-        rows.sort(key=_priority_and_id)
-        done.claimed += map(ClaimedJob._make, rows)
-        room -= len(rows)
-        if len(rows) < limit:
+        count = connection.execute(SQL["claim"], parameters).rowcount
+        if count:
+            order[queue] = len(order)
+        room -= count
+        if count < limit:
             done.drained.append(queue)
-
-
-def _priority_and_id(row: tuple[int, ...]) -> tuple[int, int]:
-    return row[-1], row[0]
+    if order:
+        (text,) = connection.execute(SQL["claimed"], {"lease": turn.lease}).fetchone()
+        done.claimed = sorted(_DECODER.decode(text), key=lambda job: (order[job.queue], job.priority, job.id))

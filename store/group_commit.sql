@@ -9,8 +9,13 @@ RETURNING queue;
 -- name: next_due
 SELECT scheduled_at FROM jobs WHERE state IN ('scheduled', 'retryable') ORDER BY scheduled_at LIMIT 1;
 
--- The columns are those of ClaimedJob, in its order.
 -- name: claim
 UPDATE jobs SET state = 'running', attempt = attempt + 1, attempted_at = :now, lease = :lease
-WHERE id IN (SELECT id FROM jobs WHERE state = 'available' AND queue = :queue ORDER BY priority, id LIMIT :limit)
-RETURNING id, kind, args, attempt, queue, max_attempts, timeout_ms, interruptions, max_interruptions, priority;
+WHERE id IN (SELECT id FROM jobs WHERE state = 'available' AND queue = :queue ORDER BY priority, id LIMIT :limit);
+
+-- All that the turn has claimed, in one row: a row at a time takes the GIL from the supervisor's loop for each. The
+-- columns are those of ClaimedJob, in its order.
+-- name: claimed
+SELECT json_group_array(json_array(
+    id, kind, args, attempt, queue, max_attempts, timeout_ms, interruptions, max_interruptions, priority))
+FROM jobs WHERE state = 'running' AND lease = :lease;

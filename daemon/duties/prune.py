@@ -25,7 +25,7 @@ class Prune:
     def __init__(self, age_ms: int, keep: int) -> None:
         self._age_ms = age_ms
         self._keep = keep
-        self.interval_seconds = 5.0
+        self.interval_seconds = 1.0
 
     async def run(self, supervisor: Supervisor) -> None:
         """One batch."""
