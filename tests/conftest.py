@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.abilities import abilities, machine
 
@@ -26,6 +27,10 @@ EXIT_SECONDS = 10.0
 
 #: Where to write when everything hangs: a copy of the real stderr, see pytest_configure.
 _stderr: TextIO = sys.__stderr__ or sys.stderr
+
+# In a new clone the first draw of text builds Hypothesis's table of characters: slower than its health check allows.
+settings.register_profile("perdure", parent=settings(), suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("perdure")
 
 
 def pytest_configure() -> None:

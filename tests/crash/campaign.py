@@ -59,7 +59,7 @@ class Result:
     states: dict[str, int] = field(default_factory=dict)
     interrupted_attempts: int = 0
     integrity: str = ""
-    orphans: list[int] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
 
 
 class Campaign:
@@ -93,7 +93,7 @@ class Campaign:
             wait_until(self._drained, 120, "all jobs to end")
             self.result.seconds = time.monotonic() - started
             assert self.daemon.stop() == 0
-            self.result.orphans = self.daemon.processes()
+            self.result.orphans = self.daemon.left_behind()
             self._audit()
             return self.result
         finally:

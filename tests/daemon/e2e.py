@@ -50,7 +50,8 @@ def running(
         one.start()
         yield one
         assert one.stop() == 0, one.log()
-        assert one.processes() == []
+        left = one.left_behind()
+        assert left == [], left
     finally:
         one.close()
 

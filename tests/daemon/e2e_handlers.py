@@ -241,6 +241,9 @@ def spawn(seconds: float) -> list[Any]:
     """Start a program that outlives the job: its pid, and what it has open."""
     with Path(os.devnull).open("r+b") as null:
         child = subprocess.Popen(["sleep", str(seconds)], stdin=null, stdout=null, stderr=null)
+    # The kernel closes descriptors one by one at the exec, and changes the name when it has.
+    while Path(f"/proc/{child.pid}/comm").read_text() != "sleep\n":
+        os.sched_yield()
     return [child.pid, [os.readlink(path) for path in Path(f"/proc/{child.pid}/fd").iterdir()]]
 
 

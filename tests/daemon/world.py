@@ -69,10 +69,11 @@ class MemoryStore:
                 if row.state in ("scheduled", "retryable") and row.due <= turn.now:
                     row.state = "available"
                     result.filled.append(row.job.queue)
-            waiting = [row.due for row in self.rows.values() if row.state in ("scheduled", "retryable")]
-            result.next_due = min(waiting, default=None)
         for batch in turn.batches:
             result.placed.append([self._insert(job, turn.now) for job in batch.jobs])
+        if turn.promote:  # after the new jobs, as in the real store: they may be due first
+            waiting = [row.due for row in self.rows.values() if row.state in ("scheduled", "retryable")]
+            result.next_due = min(waiting, default=None)
         self._claim(turn, result)
         return result
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,13 @@ class Daemon:
         entries = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
         return [int(entry.name) for entry in entries if self._is_marked(entry)]
 
+    def left_behind(self, seconds: float = 5.0) -> list[str]:
+        """What is still there of it some time after its end: a process that was killed takes a moment to go."""
+        deadline = time.monotonic() + seconds
+        while (pids := self.processes()) and time.monotonic() < deadline:
+            os.sched_yield()
+        return [f"{pid}: {_command_line(pid)}" for pid in pids]
+
     def _is_marked(self, entry: Path) -> bool:
         try:
             if (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
@@ -131,3 +139,10 @@ class Daemon:
             self.process.wait()
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+    except OSError:
+        return "gone"
