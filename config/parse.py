@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from perdure.config.keys import Key
 from perdure.config.lines import KeyPath, find_lines
 from perdure.config.mistakes import Mistake
@@ -27,11 +29,17 @@ _NOT_KEYS_PREFIX: Final = "PERDURE_TEST_"
 
 
 class Reader:
-    """Collects values, where they came from, and the mistakes met on the way."""
+    """Collects values, where they came from, and the mistakes met on the way.
 
-    def __init__(self, keys: Keys) -> None:
+    `families` are the sections that have sections of any name in them, [breakers.NAME], with the keys of these; what
+    was read of them is in `tables`, by family, name and attribute.
+    """
+
+    def __init__(self, keys: Keys, families: Keys) -> None:
         self.keys = keys
+        self.families = families
         self.values: Values = {section: {} for section in keys}
+        self.tables: dict[str, Values] = {family: {} for family in families}
         self.mistakes: list[Mistake] = []
         self._origins: dict[str, tuple[str, int | None]] = {}
 
@@ -77,10 +85,14 @@ class Reader:
                 continue
             key, text = by_variable.get(variable), environ[variable]
             if key is not None:
-                self._set(key, text, key.rule.read_text, variable, None, {})
+                self._set(key, text, key.rule.read_text, variable, None, {}, self.values[key.section])
             else:
-                hint = did_you_mean(variable, (*by_variable, *_NOT_KEYS)) or "; they are called PERDURE_<SECTION>_<KEY>"
-                self._add(None, "", text, f"unknown variable{hint}", show(variable, 120).strip('"'))
+                known = (*by_variable, *_NOT_KEYS)
+                hint = did_you_mean(variable, known) or "; they are called PERDURE_<SECTION>_<KEY>."
+                for family in self.families:
+                    if variable.startswith(f"PERDURE_{family}_".upper()):
+                        hint += f" Sections such as [{family}.NAME] have none"
+                self._add(None, "", text, f"unknown variable{hint}".rstrip("."), show(variable, 120).strip('"'))
 
     def read_overrides(self, overrides: Mapping[str, object], source: str) -> None:
         """Take in values by "section.key", as from options."""
@@ -90,14 +102,15 @@ class Reader:
             if key is None:
                 self._add(None, path, value, "unknown key" + self._near_key(section, name), source)
             else:
-                self._set(key, value, key.rule.read, source, None, {})
+                self._set(key, value, key.rule.read, source, None, {}, self.values[section])
 
     # --- what else is checked
 
     def blame(self, section: str, name: str, value: object, message: str) -> None:
         """Note a mistake in a value that was fine by itself, where it was set."""
-        source, line = self._origins.get(f"{section}.{name}", ("", None))
-        self._add(line, f"{section}.{name}", value, message, source)
+        path = f"{section}.{plain(name)}"
+        source, line = self._origins.get(path, ("", None))
+        self._add(line, path, value, message, source)
 
     def was_set(self, section: str, name: str) -> bool:
         """Whether a key has a value other than its default."""
@@ -108,7 +121,7 @@ class Reader:
     def _read_tables(self, tables: Mapping[str, object], lines: Mapping[KeyPath, int], source: str) -> None:
         for section, table in tables.items():
             line = lines.get((section,))
-            if section not in self.keys:
+            if section not in self.keys and section not in self.families:
                 self._unknown_section(section, table, line, source)
             elif not isinstance(table, dict):
                 self._add(line, section, table, f"must be a section, [{section}], not {show(table)}", source)
@@ -117,19 +130,44 @@ class Reader:
                     self._read_key(section, name, value, lines, source)
 
     def _read_key(self, section: str, name: str, value: object, lines: Mapping[KeyPath, int], source: str) -> None:
-        key = self.keys[section].get(name)
+        key = self.keys.get(section, {}).get(name)
+        line = lines.get((section, name))
         if key is not None:
-            self._set(key, value, key.rule.read, source, lines.get((section, name)), lines)
-            return
-        message = "unknown key" + self._near_key(section, name)
-        self._add(lines.get((section, name)), f"{section}.{_plain(name)}", value, message, source)
+            self._set(key, value, key.rule.read, source, line, lines, self.values[section])
+        elif section in self.families and isinstance(value, dict):
+            self._read_member(section, name, value, lines, source)
+        elif section in self.keys:
+            message = "unknown key" + self._near_key(section, name)
+            self._add(line, f"{section}.{plain(name)}", value, message, source)
+        else:
+            message = f"unknown key; there are only sections in it, [{section}.NAME]"
+            self._add(line, f"{section}.{plain(name)}", value, message, source)
+
+    def _read_member(
+        self, family: str, name: str, table: Mapping[str, object], lines: Mapping[KeyPath, int], source: str
+    ) -> None:
+        """A section such as [breakers.NAME]."""
+        section = f"{family}.{plain(name)}"
+        self._origins[section] = (source, lines.get((family, name)))
+        into = self.tables[family].setdefault(name, {})
+        for part, value in table.items():
+            key, line = self.families[family].get(part), lines.get((family, name, part))
+            if key is not None:
+                own = msgspec.structs.replace(key, section=section)
+                self._set(own, value, key.rule.read, source, line, {}, into)
+                continue
+            hint = self._near_key(family, part)
+            if isinstance(value, dict):
+                hint = f"; a name with dots stands in quotes: [{family}.{quoted(f'{name}.{part}')}]"
+            self._add(line, f"{section}.{plain(part)}", value, f"unknown key{hint}", source)
 
     def _unknown_section(self, name: str, table: object, line: int | None, source: str) -> None:
         if isinstance(table, dict):
-            hint = did_you_mean(name, tuple(self.keys)) or f"; there are {', '.join(self.keys)}"
-            self._add(line, _plain(name), None, f"unknown section{hint}", source)
+            known = tuple(dict.fromkeys((*self.keys, *self.families)))
+            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+            self._add(line, plain(name), None, f"unknown section{hint}", source)
         else:
-            self._add(line, _plain(name), table, f"unknown key outside of any section{self._elsewhere(name)}", source)
+            self._add(line, plain(name), table, f"unknown key outside of any section{self._elsewhere(name)}", source)
 
     def _set(
         self,
@@ -139,9 +177,10 @@ class Reader:
         source: str,
         line: int | None,
         lines: Mapping[KeyPath, int],
+        into: dict[str, object],
     ) -> None:
         try:
-            self.values[key.section][key.attribute] = read(value)
+            into[key.attribute] = read(value)
             self._origins[key.path] = (source, line)
         except ValueError as error:
             if isinstance(error, BadItem):
@@ -154,7 +193,7 @@ class Reader:
 
     def _near_key(self, section: str, name: str) -> str:
         """What was meant, if there is something like it in the section, or the same in another one."""
-        known = tuple(self.keys.get(section, ()))
+        known = tuple(self.keys.get(section) or self.families.get(section) or ())
         return did_you_mean(name, known) or self._elsewhere(name) or f"; there are {', '.join(known)}" * bool(known)
 
     def _elsewhere(self, name: str) -> str:
@@ -163,7 +202,12 @@ class Reader:
         return f", did you mean {' or '.join(homes)}?" if homes else ""
 
 
-def _plain(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as TOML wants it in a section's title: in quotes, if it has more in it than a bare key."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else msgspec.json.encode(name).decode()
+
+
+def plain(name: str) -> str:
     """A name from a file as it may stand in a message."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name) else show(name)
 

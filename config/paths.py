@@ -70,6 +70,12 @@ def runtime_dir(environ: Mapping[str, str]) -> Path | None:
     return Path(first) if first.startswith("/") else None
 
 
+def credentials_dir(environ: Mapping[str, str]) -> Path | None:
+    """The folder in which systemd puts the secrets of a service (LoadCredential=)."""
+    folder = environ.get("CREDENTIALS_DIRECTORY", "")
+    return Path(folder) if folder.startswith("/") else None
+
+
 def socket_path_problem(path: Path) -> str | None:
     """What is wrong with the path of a socket, and how to mend it; None if nothing is."""
     length = len(os.fsencode(path))

@@ -17,9 +17,28 @@ from msgspec import Struct
 
 from perdure.config.keys import Key, keys_of
 from perdure.config.mistakes import BadConfig, Mistake
-from perdure.config.parse import Reader
-from perdure.config.paths import SOCKET_NAME, Paths, find_config, runtime_dir, socket_path_problem
+from perdure.config.parse import Reader, quoted
+from perdure.config.paths import SOCKET_NAME, Paths, credentials_dir, find_config, runtime_dir, socket_path_problem
+from perdure.config.remote import (
+    ADAPTERS,
+    BUILTIN_KINDS,
+    FAMILIES,
+    BreakerSettings,
+    DependencySettings,
+    Neo4jSettings,
+    Places,
+    PostgresSettings,
+    QdrantSettings,
+    is_on,
+    neo4j_options,
+    policy,
+    postgres_options,
+    qdrant_options,
+)
+from perdure.config.remote_check import check_remote
 from perdure.config.rules import Choice, Duration, Folders, Group, Mode, Modules, Name, PathText, Size, Whole
+from perdure.config.rules_remote import Words
+from perdure.wire.dependencies import Dependencies
 
 __all__ = ["DEFAULT_TOML", "BadConfig", "Mistake", "Paths", "Settings", "find_config", "load_settings"]
 
@@ -39,6 +58,7 @@ class DaemonSettings(Struct, frozen=True):
     socket_mode: Annotated[int, Mode()] = 0o660
     socket_group: Annotated[str, Group()] = ""
     drain_limit_ms: Annotated[int, Duration(maximum_ms=_DAY)] = 30 * _SECOND
+    builtin_kinds: Annotated[tuple[str, ...], Words(allowed=tuple(BUILTIN_KINDS))] = ()
 
 
 class StoreSettings(Struct, frozen=True):
@@ -109,6 +129,10 @@ _SECTIONS: Final[dict[str, type[Struct]]] = {
     "jobs": JobsSettings,
     "limits": LimitsSettings,
     "logs": LogsSettings,
+    "postgres": PostgresSettings,
+    "neo4j": Neo4jSettings,
+    "qdrant": QdrantSettings,
+    "breakers": BreakerSettings,
 }
 
 
@@ -116,7 +140,9 @@ class Settings(Struct, frozen=True):
     """All settings. `Settings()` has the defaults.
 
     `base` is the folder that relative paths start from: that of the file, or the one perdure was started in.
-    `source` is the file, None without one. `runtime` is the folder that systemd gives to sockets, if it does.
+    `source` is the file, None without one. `runtime` is the folder that systemd gives to sockets, if it does, and
+    `credentials` the one for secrets. `declared` has the sections [dependencies.NAME], and `breaker_overrides` what
+    each [breakers.NAME] sets, by attribute.
     """
 
     daemon: DaemonSettings = DaemonSettings()
@@ -125,9 +151,16 @@ class Settings(Struct, frozen=True):
     jobs: JobsSettings = JobsSettings()
     limits: LimitsSettings = LimitsSettings()
     logs: LogsSettings = LogsSettings()
+    postgres: PostgresSettings = PostgresSettings()
+    neo4j: Neo4jSettings = Neo4jSettings()
+    qdrant: QdrantSettings = QdrantSettings()
+    breakers: BreakerSettings = BreakerSettings()
+    breaker_overrides: dict[str, dict[str, object]] = {}
+    declared: dict[str, DependencySettings] = {}
     base: Path = Path()
     source: Path | None = None
     runtime: Path | None = None
+    credentials: Path | None = None
 
     @property
     def paths(self) -> Paths:
@@ -138,6 +171,20 @@ class Settings(Struct, frozen=True):
         else:
             socket = (self.runtime or db.parent) / SOCKET_NAME
         return Paths(db, socket, tuple((self.base / folder).absolute() for folder in self.daemon.path))
+
+    def dependencies(self) -> Dependencies:
+        """What workers must know of databases and other services. Files of secrets are looked for now."""
+        processes = self.workers.effective_count + 1  # and the one for jobs that run alone
+        places = Places(self.base, self.credentials)
+        names = [name for name in ADAPTERS if is_on(getattr(self, name))]
+        return Dependencies(
+            postgres=postgres_options(self.postgres, processes, places),
+            neo4j=neo4j_options(self.neo4j, processes, places),
+            qdrant=qdrant_options(self.qdrant, processes, places),
+            policies={
+                name: policy(self.breakers, self.breaker_overrides.get(name, {})) for name in (*names, *self.declared)
+            },
+        )
 
     def with_overrides(
         self,
@@ -157,16 +204,27 @@ class Settings(Struct, frozen=True):
             given["store.path"] = str(Path(db).absolute()) if str(db) else ""
         if handlers is not None:
             given["daemon.handlers"] = list(handlers)
-        reader = Reader(all_keys())
+        reader = Reader(all_keys(), family_keys())
         reader.read_overrides(given, source)
         return _finish(self, reader)
 
     def as_tables(self) -> dict[str, dict[str, object]]:
-        """All settings as they would stand in a file: {"workers": {"count": 0, "prefetch": "20ms", …}, …}."""
-        return {
+        """All settings as they would stand in a file: {"workers": {"count": 0, "prefetch": "20ms", …}, …}.
+
+        `postgres.dsn` may hold a password: who shows it must blot that out (perdure.redact.scrub).
+        """
+        tables = {
             section: {key.name: key.rule.write(getattr(getattr(self, section), key.attribute)) for key in keys.values()}
             for section, keys in all_keys().items()
         }
+        for name, overrides in self.breaker_overrides.items():
+            keys = family_keys()["breakers"].values()
+            tables[f"breakers.{quoted(name)}"] = {
+                key.name: key.rule.write(overrides[key.attribute]) for key in keys if key.attribute in overrides
+            }
+        for name, section in self.declared.items():
+            tables[f"dependencies.{quoted(name)}"] = {"about": section.about}
+        return tables
 
 
 @cache
@@ -175,18 +233,29 @@ def all_keys() -> dict[str, dict[str, Key]]:
     return keys_of(_SECTIONS)
 
 
+@cache
+def family_keys() -> dict[str, dict[str, Key]]:
+    """Every key that a section such as [breakers.NAME] may have, by family and name."""
+    return keys_of(FAMILIES)
+
+
 def load_settings(path: Path | None, environ: Mapping[str, str], *, cwd: Path | None = None) -> Settings:
     """The settings of a file (None: the defaults), with what the environment overrides.
 
     Raises BadConfig, a ConfigError, that has all mistakes of both.
     """
     folder = (cwd or Path.cwd()).absolute()
-    reader = Reader(all_keys())
+    reader = Reader(all_keys(), family_keys())
     file = folder / path if path is not None else None
     if file is not None:
         reader.read_file(file, name=file.name if file.parent == folder else str(file))
     reader.read_environ(environ)
-    start = Settings(base=file.parent if file else folder, source=file, runtime=runtime_dir(environ))
+    start = Settings(
+        base=file.parent if file else folder,
+        source=file,
+        runtime=runtime_dir(environ),
+        credentials=credentials_dir(environ),
+    )
     return _finish(start, reader)
 
 
@@ -197,8 +266,18 @@ def _finish(start: Settings, reader: Reader) -> Settings:
         for name, values in reader.values.items()
         if values
     }
-    settings = msgspec.structs.replace(start, **sections)
+    declared = {
+        name: msgspec.structs.replace(DependencySettings(), **table)
+        for name, table in reader.tables["dependencies"].items()
+    }
+    settings = msgspec.structs.replace(
+        start,
+        **sections,
+        declared=start.declared | declared,
+        breaker_overrides=start.breaker_overrides | reader.tables["breakers"],
+    )
     _check_together(settings, reader)
+    check_remote(settings, reader)
     if reader.mistakes:
         raise BadConfig(reader.mistakes)
     return settings

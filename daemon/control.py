@@ -12,7 +12,7 @@ from perdure.config.settings import Settings
 from perdure.daemon.supervisor import Supervisor
 from perdure.errors import ConfigError, PerdureError
 from perdure.log import get_logger
-from perdure.wire.peer import Peer
+from perdure.wire.peer import Peer, owner_or_group
 from perdure.wire.server import Server
 
 log = get_logger()
@@ -34,7 +34,7 @@ class ControlSocket:
         self._server = Server(
             str(path),
             self._handle,
-            self._may_connect,
+            owner_or_group(os.geteuid(), self._group),
             mode=daemon.socket_mode,
             group=daemon.socket_group,
             report=_report,
@@ -53,10 +53,6 @@ class ControlSocket:
 
     def _handle(self, request: Any, peer: Peer) -> Awaitable[Any]:
         return self._supervisor.service.handle(request)
-
-    def _may_connect(self, peer: Peer) -> bool:
-        """The daemon's own user, root, and members of the configured group."""
-        return peer.uid in (0, os.geteuid()) or (self._group is not None and self._group in peer.groups)
 
 
 def _group_id(name: str) -> int | None:

@@ -10,11 +10,15 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable
 
 from perdure.daemon.actions import Action, DrainWorker, ForkIsolated, Send, TakeBack
+from perdure.daemon.doubts import Doubts
+from perdure.daemon.filling import take_batch
+from perdure.daemon.gate import BREAKER_REASON, Gate, NoBreakers
 from perdure.daemon.ledger import Backoff, Death, Held, Ledger
+from perdure.daemon.room import Room
 from perdure.daemon.rotation import Rotation
 from perdure.daemon.run_times import RunTimes
 from perdure.daemon.worker_state import DispatchLimits, WorkerState
-from perdure.store.models import ClaimedJob, Committed, NewBatch, Turn
+from perdure.store.models import Committed, NewBatch, Turn
 from perdure.wire.data import ErrorData, KindSpec, Lane
 from perdure.wire.work import Done, Failed
 
@@ -24,15 +28,14 @@ QUEUE_QUANTUM = 64
 SUSPECTS = 16
 UNKNOWN_KIND = "UnknownKind"
 SUSPECT_REASON = "alone:last life"
-#: About as many bytes of arguments go into one message to a worker; a message can carry far more.
-SEND_BYTES = 8 * 1024 * 1024
 
 
 class Dispatch:
     """The state of everything that is claimed, and the rules for it."""
 
-    def __init__(self, limits: DispatchLimits, backoff: Backoff, first_lease: int) -> None:
+    def __init__(self, limits: DispatchLimits, backoff: Backoff, first_lease: int, gate: Gate | None = None) -> None:
         self.limits = limits
+        self.gate: Gate = gate or NoBreakers()
         self.ledger = Ledger(backoff, Turn(0))
         self.workers: dict[int, WorkerState] = {}
         self.kinds: dict[str, KindSpec] = {}
@@ -48,8 +51,10 @@ class Dispatch:
         self._lease = first_lease
         self._batches: list[NewBatch] = []
         self._run_times = RunTimes()
+        self._claimable = Room(limits, self._run_times)
         self._actions: list[Action] = []
         self._isolation_asked = False
+        self._doubts = Doubts()
         #: Lanes for which something was claimed in vain: nothing more until their load changes.
         self._saturated: set[Lane] = set()
 
@@ -60,11 +65,18 @@ class Dispatch:
         self.kinds = {spec.name: spec for spec in specs}
         self.queues.unblock_all()
         self._saturated.clear()
-        waiting = [held for queue in (*self.ready.values(), self.suspects) for held in queue]
-        for queue in (*self.ready.values(), self.suspects):
-            queue.clear()
-        for held in waiting:
-            self._place(held)
+        self._sort_anew()
+
+    def breaker_opened(self, name: str) -> None:
+        """A dependency is away: what needs it and has not begun is taken back, so that it holds no slot."""
+        needy = {kind for kind, spec in self.kinds.items() if name in spec.needs}
+        if not needy:
+            return
+        self._sort_anew()
+        for state in self.workers.values():
+            ids = [job_id for job_id, held in state.held.items() if held.job.kind in needy]
+            if ids:
+                self._actions.append(TakeBack(state.id, 0, ids))
 
     def worker_started(self, worker: int, *, isolated: bool = False) -> None:
         """A worker was forked; it gets jobs once it is ready. One that was under way when the stop came ends again."""
@@ -118,12 +130,17 @@ class Dispatch:
                 stale.append(failure.id)
             elif failure.error.type == UNKNOWN_KIND:
                 self._park_kind(held)
+            elif failure.dependency is not None and failure.retryable and self.gate.knows(failure.dependency):
+                self._dependency_failed(held, failure, failure.dependency, now, worker)
             else:
                 self.ledger.failed(held, failure, now, worker)
         for timing in message.timings:
             self._run_times.learn(timing.kind, timing.total_ns / max(timing.count, 1), self.kinds)
             state.lanes[self._lane(timing.kind)].stuck = False
         self._saturated.clear()
+        self.gate.ended(message.completed)
+        self.gate.ended(job_id for job_id, _ in message.results)
+        self.gate.ended(failure.id for failure in message.failed)
         return stale
 
     def returned(self, worker: int, ids: Iterable[int], cancelled: Collection[int] = ()) -> None:
@@ -137,6 +154,7 @@ class Dispatch:
                 continue
             if job_id in cancelled:
                 self.ledger.cancelled(held)
+                self.gate.ended((job_id,))
             else:
                 self._place(held)
 
@@ -174,6 +192,8 @@ class Dispatch:
                 charged.append(job_id)
             else:
                 self._place(held)
+        # After the placing: a probe that nobody began is still the probe.
+        self.gate.ended(job_id for job_id in state.held if job_id in executing or job_id in finished)
         return charged
 
     def cancel(self, ids: Collection[int]) -> tuple[set[int], set[int]]:
@@ -184,6 +204,7 @@ class Dispatch:
                 queue.remove(held)
                 self.ledger.cancelled(held)
                 taken.add(held.job.id)
+        self.gate.ended(taken)
         asked: set[int] = set()
         for state in self.workers.values():
             wanted = [job_id for job_id in ids if job_id in state.held]
@@ -228,6 +249,8 @@ class Dispatch:
                     self._due(job.scheduled_at)
         for retried in turn.retried:
             self._due(retried.scheduled_at)
+        for postponed in turn.postponed:
+            self._due(postponed.scheduled_at)
         if turn.promote:
             self.next_due = result.next_due
         for row in result.claimed:
@@ -291,6 +314,27 @@ class Dispatch:
         spec = self.kinds.get(kind)
         return "sync" if spec is None else spec.lane
 
+    def _sort_anew(self) -> None:
+        """What is claimed and waits here goes where it belongs by now."""
+        waiting = [held for queue in (*self.ready.values(), self.suspects) for held in queue]
+        for queue in (*self.ready.values(), self.suspects):
+            queue.clear()
+        for held in waiting:
+            self._place(held)
+
+    def _dependency_failed(self, held: Held, failure: Failed, name: str, now: int, worker: int) -> None:
+        """A call to a dependency failed, or was refused: no attempt is used while that is not the job's own fault."""
+        if not self.gate.is_closed(name):
+            self.ledger.parked(held, BREAKER_REASON + name)
+        elif failure.refused or self.gate.in_trouble(name):
+            self.ledger.postponed(held, failure, now, worker)
+        elif held.job.attempt - held.job.interruptions >= held.job.max_attempts and (
+            doubt := self._doubts.give(held.job.id)
+        ):
+            self.ledger.postponed(held, failure, now, worker, doubt)
+        else:
+            self.ledger.failed(held, failure, now, worker)
+
     def _park_kind(self, held: Held) -> None:
         self.ledger.parked(held, f"kind:{held.job.kind}")
         self.kinds_parked.add(held.job.kind)
@@ -298,10 +342,13 @@ class Dispatch:
     def _place(self, held: Held) -> None:
         """A claimed job that no worker has: to where it can go on from."""
         job = held.job
+        spec = self.kinds.get(job.kind)
         if self.stopping:
             self.ledger.released(held)
-        elif job.kind not in self.kinds:
+        elif spec is None:
             self._park_kind(held)
+        elif spec.needs and (reason := self.gate.parks(spec.needs, job.id)) is not None:
+            self.ledger.parked(held, reason)
         elif 0 < job.interruptions == job.max_interruptions - 1:
             # Its last life: alone, so that it cannot take neighbours along, and cannot be blamed for theirs.
             if len(self.suspects) < SUSPECTS:
@@ -335,31 +382,12 @@ class Dispatch:
                 self.queues.unblock(name)
         self.queues.served(served)
 
-    def _jobs_ahead(self, lane: Lane) -> int:
-        """How many jobs of the usual length one worker should hold in a lane."""
-        short = int(min(self.limits.prefetch_jobs, self.limits.prefetch_ns / self._run_times.by_lane[lane]))
-        return max(short, self.limits.async_slots if lane == "async" else 1)
-
     def _room(self) -> dict[Lane, int]:
-        """How many more jobs each lane can take: what workers should hold, and for short jobs as much again in reserve.
-
-        The reserve lets a worker be refilled at once, without waiting for the commit that is under way.
-        """
+        """How many more jobs each lane can take."""
         if self.stopping:
             return {}
-        able = [state for state in self.workers.values() if state.open]
-        room: dict[Lane, int] = {}
-        for lane in {spec.lane for spec in self.kinds.values()}:
-            loads = [state.lanes[lane] for state in able if not state.lanes[lane].stuck]
-            wanted = self._jobs_ahead(lane) * len(loads) + self._reserve(lane, len(loads))
-            free = wanted - sum(load.count for load in loads) - len(self.ready[lane])
-            room[lane] = 0 if lane in self._saturated else max(0, free)
-        return room
-
-    def _reserve(self, lane: Lane, workers: int) -> int:
-        """How many jobs may wait in the supervisor, claimed and not sent: none where jobs are long."""
-        short = self._run_times.by_lane[lane] * self.limits.prefetch_jobs <= self.limits.prefetch_ns
-        return self.limits.prefetch_jobs * workers if short else 0
+        lanes = {spec.lane for spec in self.kinds.values()}
+        return self._claimable.free(lanes, self.workers.values(), self.ready, self._saturated)
 
     def _give_back_surplus(self) -> Counter[str]:
         """Release what was claimed but finds no worker, so that it can be cancelled and is seen as waiting.
@@ -369,7 +397,7 @@ class Dispatch:
         able = sum(state.open for state in self.workers.values())
         released: Counter[str] = Counter()
         for lane, ready in self.ready.items():
-            allowed = self._reserve(lane, able)
+            allowed = self._claimable.reserve(lane, able)
             while len(ready) > allowed:
                 held = ready.pop()
                 self.ledger.released(held)
@@ -398,29 +426,9 @@ class Dispatch:
         able.sort(key=lambda state: (state.lanes[lane].backlog_ns, len(state.held)))
         for position, state in enumerate(able):
             share = -(-len(ready) // (len(able) - position))
-            batch = self._take(state, lane, ready, share)
+            batch = take_batch(state, lane, ready, share, self.limits)
             if batch:
                 self._actions.append(Send(state.id, batch))
-
-    def _take(self, state: WorkerState, lane: Lane, ready: deque[Held], share: int) -> list[ClaimedJob]:
-        """Up to `share` jobs for one worker, as far as it should hold more."""
-        load = state.lanes[lane]
-        batch: list[ClaimedJob] = []
-        free = self.limits.async_slots if lane == "async" else 1
-        room_bytes = SEND_BYTES
-        while ready and len(batch) < share and room_bytes > 0:
-            held = ready[0]
-            room_bytes -= len(held.job.args)
-            ahead = load.backlog_ns + held.estimate_ns <= self.limits.prefetch_ns
-            full = load.stuck or not ahead or load.count >= self.limits.prefetch_jobs
-            if load.count >= free and full:
-                break
-            ready.popleft()
-            load.count += 1
-            load.backlog_ns += held.estimate_ns
-            state.held[held.job.id] = held
-            batch.append(held.job)
-        return batch
 
     def _isolate_suspects(self) -> None:
         """Suspects get a worker of their own, which is there only as long as there are any."""

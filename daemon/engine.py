@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from perdure.daemon.explain import Facts
+from perdure.daemon.job_facts import job_facts
 from perdure.daemon.status import daemon_status
 from perdure.errors import DaemonStopping
 from perdure.log import get_logger
 from perdure.store.models import NewBatch
 from perdure.wire.control import Status
-from perdure.wire.data import Enqueued, KindSpec
+from perdure.wire.data import BreakerInfo, Enqueued, JobView, KindSpec
 
 if TYPE_CHECKING:
     from perdure.daemon.supervisor import Supervisor
@@ -72,6 +74,24 @@ class DaemonEngine:
     async def status(self) -> Status:
         """The daemon at a glance."""
         return await daemon_status(self._supervisor)
+
+    # --- the breakers
+
+    async def breakers(self, events: int) -> list[BreakerInfo]:
+        """All breakers, with up to `events` changes of each."""
+        return await self._supervisor.breakers.infos(events)
+
+    async def open_breaker(self, name: str, who: str, reason: str, for_ms: int | None) -> None:
+        """Open one by hand. Raises UnknownDependency."""
+        await self._supervisor.breakers.open(name, who, reason, for_ms)
+
+    async def close_breaker(self, name: str, who: str, reason: str) -> None:
+        """Close one by hand. Raises UnknownDependency."""
+        await self._supervisor.breakers.close_breaker(name, who, reason)
+
+    async def facts(self, job: JobView) -> Facts:
+        """Where a job is, and what it waits for."""
+        return await job_facts(self._supervisor, job)
 
     # --- cancelling
 
@@ -173,9 +193,9 @@ class DaemonEngine:
         self._supervisor.service.kinds_loaded(kinds)
 
     async def unpark_known(self) -> None:
-        """Let go of jobs that waited for handlers which are there now."""
+        """Let go of jobs that waited for handlers, or for settings, which are there now."""
         supervisor = self._supervisor
-        reasons = [f"kind:{name}" for name in supervisor.core.kinds]
+        reasons = [f"kind:{name}" for name in supervisor.core.kinds] + supervisor.breakers.known_needs()
         count = UNPARK_BATCH
         while reasons and count == UNPARK_BATCH:
             count, names = await supervisor.store.unpark(reasons, UNPARK_BATCH, supervisor.clock.now_ms())

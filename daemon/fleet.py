@@ -20,8 +20,10 @@ from perdure.daemon.respawn import Respawn
 from perdure.daemon.worker.recorder import RecorderPage
 from perdure.daemon.worker_link import WorkerLink
 from perdure.errors import HandlersNotLoaded, PerdureError
+from perdure.kinds import BUILTIN
 from perdure.log import get_logger
 from perdure.wire.data import KindSpec
+from perdure.wire.dependencies import NEO4J, POSTGRES, QDRANT
 from perdure.wire.work import Drain, WorkerConfig
 
 log = get_logger()
@@ -63,12 +65,21 @@ class Fleet:
     """Keeps `size` workers alive. Restarts wait as daemon/respawn.py says; a reload swaps nursery and workers."""
 
     def __init__(
-        self, settings: Settings, clock: Clock, rng: random.Random, run_id: int, boot_id: str, events: FleetEvents
+        self,
+        settings: Settings,
+        clock: Clock,
+        rng: random.Random,
+        run_id: int,
+        boot_id: str,
+        store_id: str,
+        events: FleetEvents,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._run_id = run_id
         self._boot_id = boot_id
+        self._store_id = store_id
+        self._dependencies = settings.dependencies()
         self._events = events
         self._loop = asyncio.get_running_loop()
         self._folder: Path = settings.paths.recorder_dir
@@ -104,7 +115,7 @@ class Fleet:
         nursery = NurseryLink.start(self.reaper, self._output_fd)
         self._loading.add(nursery)
         try:
-            kinds = await nursery.load(handlers, path, LOAD_SECONDS)
+            kinds = await nursery.load([*self._own_modules(), *handlers], path, LOAD_SECONDS)
         except BaseException:
             nursery.end()
             raise
@@ -112,6 +123,14 @@ class Fleet:
             self._loading.discard(nursery)
         log.info("handlers.loaded", modules=list(handlers), kinds=len(kinds), nursery=nursery.pid)
         return nursery, kinds
+
+    def _own_modules(self) -> list[str]:
+        """What is imported before the handlers: adapters with their drivers, so that workers share the memory of these,
+        and the kinds of ours that the configuration asks for."""
+        configured = self._dependencies
+        named = ((POSTGRES, configured.postgres), (NEO4J, configured.neo4j), (QDRANT, configured.qdrant))
+        adapters = [f"perdure.adapters.{name}" for name, options in named if options is not None]
+        return adapters + [BUILTIN[kind] for kind in self._settings.daemon.builtin_kinds]
 
     def adopt(self, nursery: NurseryLink) -> None:
         """Fork from this nursery from now on."""
@@ -182,6 +201,8 @@ class Fleet:
             job_log_bytes=settings.logs.job_bytes,
             result_bytes=settings.limits.result_bytes,
             log_level=settings.logs.level,
+            store_id=self._store_id,
+            dependencies=self._dependencies,
         )
 
     # --- ending

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from perdure.fingerprint import fingerprint
-from perdure.store.models import Buried, ClaimedJob, Interrupted, Parked, Released, Retried, Turn
+from perdure.store.models import Buried, ClaimedJob, Interrupted, Parked, Postponed, Released, Retried, Turn
 from perdure.wire.data import ErrorData, Lane
 from perdure.wire.work import Failed
 
@@ -98,10 +98,7 @@ class Ledger:
     def failed(self, held: Held, failure: Failed, now: int, worker: int, stacks: str | None = None) -> None:
         """The handler raised: another attempt while there is budget, else the dead letters."""
         job, error = held.job, failure.error
-        entry = AttemptError(
-            job.attempt, now, error.type, error.message, failure.retryable, error.traceback, error.cause, worker, stacks
-        )
-        error_json = msgspec.json.encode(entry).decode()
+        error_json = _entry(job, failure, now, worker, stacks)
         failures = job.attempt - job.interruptions
         self.entries += 1
         if failure.retryable and failures < job.max_attempts:
@@ -110,6 +107,12 @@ class Ledger:
         else:
             reason = "attempts" if failure.retryable else "permanent"
             self.turn.buried.append(Buried(job.id, held.lease, reason, error_json, fingerprint(error), False))
+
+    def postponed(self, held: Held, failure: Failed, now: int, worker: int, times: int = 1) -> None:
+        """The handler raised, and a dependency is to blame: another attempt without a charge, the `times`-th."""
+        error_json = _entry(held.job, failure, now, worker)
+        self.turn.postponed.append(Postponed(held.job.id, held.lease, now + self.backoff(times), error_json))
+        self.entries += 1
 
     def interrupted(self, held: Held, death: Death, now: int, worker: int) -> None:
         """The worker died while it executed the job: charged to the smaller budget."""
@@ -125,3 +128,12 @@ class Ledger:
         else:
             buried = Buried(job.id, held.lease, "interruptions", error_json, fingerprint(error), True)
             self.turn.buried.append(buried)
+
+
+def _entry(job: ClaimedJob, failure: Failed, now: int, worker: int, stacks: str | None = None) -> str:
+    """What a job's `errors` get for this failure, as JSON."""
+    error = failure.error
+    entry = AttemptError(
+        job.attempt, now, error.type, error.message, failure.retryable, error.traceback, error.cause, worker, stacks
+    )
+    return msgspec.json.encode(entry).decode()

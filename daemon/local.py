@@ -10,15 +10,21 @@ from typing import Any
 import perdure
 from perdure.clock import Clock, SystemClock
 from perdure.config.settings import Settings
+from perdure.daemon.explain import Facts
 from perdure.daemon.opening import open_store
 from perdure.daemon.service import Service
 from perdure.errors import DaemonUnreachable
 from perdure.store.contract import Store
-from perdure.store.models import NewBatch, Turn
+from perdure.store.models import NewBatch, SavedBreaker, Turn
 from perdure.wire.control import Status
-from perdure.wire.data import Enqueued, KindSpec
+from perdure.wire.data import BreakerEvent, BreakerInfo, Enqueued, JobView, KindSpec
 
 _NO_DAEMON = "no daemon is running here, so no job will end. Start it with `perdure run`"
+
+
+_CLOSED = "closed"
+#: How the park reasons of jobs begin that wait for a breaker.
+_PARKED = "breaker:"
 
 
 class LocalEngine:
@@ -61,6 +67,49 @@ class LocalEngine:
             if job is not None and job.finalized_at is None:
                 raise DaemonUnreachable(_NO_DAEMON)
 
+    # --- breakers: as they were saved; the next daemon begins with them
+
+    async def breakers(self, events: int) -> list[BreakerInfo]:
+        """Those that the configuration knows, and others that are not closed or that jobs wait for."""
+        saved = {one.name: one for one in await self._store.breakers()}
+        counts = await self._store.parked_counts(_PARKED)
+        parked = {reason.removeprefix(_PARKED): count for reason, count in counts.items()}
+        policies = self._settings.dependencies().policies
+        names = {*policies, *parked, *(name for name, one in saved.items() if one.state != _CLOSED)}
+        infos = {name: _info(name, saved.get(name), parked.get(name, 0)) for name in sorted(names)}
+        for event in await self._store.breaker_events(events) if events else ():
+            if event.name in infos:
+                infos[event.name].events.append(event)
+        return list(infos.values())
+
+    async def open_breaker(self, name: str, who: str, reason: str, for_ms: int | None) -> None:
+        """Save it as open."""
+        now = self._clock.now_ms()
+        await self._save(name, "open", who, reason, None if for_ms is None else now + for_ms)
+
+    async def close_breaker(self, name: str, who: str, reason: str) -> None:
+        """Save it as closed; the next daemon releases the jobs that wait for it."""
+        await self._save(name, _CLOSED, who, reason, None)
+
+    async def _save(self, name: str, state: str, who: str, reason: str, until: int | None) -> None:
+        now = self._clock.now_ms()
+        former = next((one for one in await self._store.breakers() if one.name == name), None)
+        was = former.state if former else _CLOSED
+        break_ms = self._settings.dependencies().policies[name].break_ms
+        saved = SavedBreaker(name, state, now, who, reason, until, break_ms)
+        await self._store.save_breakers([saved], [BreakerEvent(name, now, was, state, reason, who)])
+
+    async def facts(self, job: JobView) -> Facts:
+        """No daemon runs; what else would keep the job waiting."""
+        kinds = {spec.name: spec for spec in await self._store.kinds()}
+        known = self._settings.dependencies().policies
+        return Facts(
+            daemon=False,
+            kind_known=job.kind in kinds,
+            needs=kinds[job.kind].needs if job.kind in kinds else (),
+            breakers={info.name: info for info in await self.breakers(0) if info.name in known},
+        )
+
     async def status(self) -> Status:
         """The counts; no daemon."""
         counts = await self._store.count()
@@ -75,11 +124,28 @@ class LocalEngine:
             counts=counts,
             dead=dead,
             queues_paused=await self._store.paused_queues(),
+            breakers_open=[info.name for info in await self.breakers(0) if info.state != _CLOSED],
         )
 
     async def reload(self) -> list[KindSpec]:
         """There is nothing to reload."""
         raise DaemonUnreachable("no daemon is running here, so there is nothing to reload")
+
+
+def _info(name: str, saved: SavedBreaker | None, parked: int) -> BreakerInfo:
+    """A breaker of which nobody has ever heard is closed."""
+    if saved is None:
+        return BreakerInfo(name, _CLOSED, parked=parked)
+    return BreakerInfo(
+        name,
+        saved.state,
+        saved.reason,
+        saved.changed_at,
+        saved.changed_by,
+        saved.until,
+        saved.break_ms,
+        parked=parked,
+    )
 
 
 class LocalQueue:

@@ -20,6 +20,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
+from perdure.adapters.drivers import preload
 from perdure.daemon.process_control import die_with, set_process_name
 from perdure.daemon.worker.failure import describe
 from perdure.daemon.worker.handlers import Handlers
@@ -73,6 +74,7 @@ class Nursery:
         for module in modules:
             try:
                 importlib.import_module(module)
+                preload(module)
             except (SystemExit, KeyboardInterrupt) as error:
                 raise ImportError(f"importing {module} ended with {type(error).__name__}") from error
         self._warn_of_threads()

@@ -10,14 +10,25 @@ import msgspec
 
 from perdure.clock import Clock
 from perdure.config.settings import Settings
+from perdure.daemon.explain import MOST_AHEAD, Facts, explain_dead, explain_job
 from perdure.daemon.joblog import read_piece
+from perdure.daemon.manual import check_closing, check_opening
 from perdure.errors import InvalidOption, NotFound
 from perdure.store.contract import Store
 from perdure.store.intake import Intake, check_queue_name, intake_defaults
 from perdure.store.models import NewBatch, NewJob
-from perdure.store.states import COMPLETED, FINAL
+from perdure.store.states import AVAILABLE, COMPLETED, FINAL
 from perdure.wire import control
-from perdure.wire.data import DeadFilter, Enqueued, JobFilter, KindSpec, Verdict
+from perdure.wire.data import (
+    BreakerInfo,
+    DeadFilter,
+    Enqueued,
+    Explanation,
+    JobFilter,
+    JobView,
+    KindSpec,
+    Verdict,
+)
 from perdure.wire.faults import to_data
 
 #: Requests that change the store and then tell the engine.
@@ -29,6 +40,8 @@ CHANGES = frozenset(
         control.DiscardDead,
         control.PauseQueue,
         control.ResumeQueue,
+        control.OpenBreaker,
+        control.CloseBreaker,
     }
 )
 #: A batch is checked in slices of this many jobs (about 2 ms), so that others get a turn in between.
@@ -68,6 +81,22 @@ class Engine(Protocol):
         """Return when each of these is completed, cancelled or dead."""
         ...
 
+    async def breakers(self, events: int) -> list[BreakerInfo]:
+        """Every breaker, by name, each with its last `events` changes."""
+        ...
+
+    async def open_breaker(self, name: str, who: str, reason: str, for_ms: int | None) -> None:
+        """Open a breaker that the configuration knows; done when it is on disk. `for_ms` None: until it is closed."""
+        ...
+
+    async def close_breaker(self, name: str, who: str, reason: str) -> None:
+        """Close a breaker that the configuration knows; done when it is on disk."""
+        ...
+
+    async def facts(self, job: JobView) -> Facts:
+        """What there is to know about a job besides its row."""
+        ...
+
     async def status(self) -> control.Status:
         """The state of the daemon."""
         ...
@@ -104,6 +133,10 @@ class Service:
             control.PauseQueue: self._pause,
             control.ResumeQueue: self._resume,
             control.ListKinds: self._kinds,
+            control.ListBreakers: self._breakers,
+            control.OpenBreaker: self._open_breaker,
+            control.CloseBreaker: self._close_breaker,
+            control.Explain: self._explain,
             control.GetStatus: lambda _: self._engine.status(),
             control.Reload: lambda _: self._engine.reload(),
         }
@@ -249,6 +282,31 @@ class Service:
         check_queue_name(request.queue)
         await self._store.resume(request.queue)
         self._engine.queue_paused(request.queue, False)
+
+    async def _breakers(self, request: control.ListBreakers) -> list[BreakerInfo]:
+        return await self._engine.breakers(max(0, min(request.events, self._settings.limits.list)))
+
+    async def _open_breaker(self, request: control.OpenBreaker) -> None:
+        check_opening(request, self._settings.dependencies().policies)
+        who, reason = request.who or "someone", request.reason or "opened by hand"
+        await self._engine.open_breaker(request.name, who, reason, request.for_ms)
+
+    async def _close_breaker(self, request: control.CloseBreaker) -> None:
+        check_closing(request, self._settings.dependencies().policies)
+        who, reason = request.who or "someone", request.reason or "closed by hand"
+        await self._engine.close_breaker(request.name, who, reason)
+
+    async def _explain(self, request: control.Explain) -> Explanation:
+        job = await self._store.get(request.id)
+        if job is None:
+            letter = await self._store.get_dead(request.id)
+            if letter is None:
+                raise _no_job(request.id)
+            return explain_dead(letter, self._clock.now_ms())
+        ahead = await self._store.ahead(job.id, MOST_AHEAD) if job.state == AVAILABLE else 0
+        paused = job.queue in await self._store.paused_queues()
+        facts = await self._engine.facts(job)
+        return explain_job(job, facts, ahead=ahead, paused=paused, now=self._clock.now_ms())
 
     async def _kinds(self, request: control.ListKinds) -> list[KindSpec]:
         return await self._store.kinds()

@@ -46,6 +46,7 @@ async def daemon_status(supervisor: Supervisor) -> Status:
         rss_bytes=process.memory_info().rss,
         cpu_seconds=round(cpu.user + cpu.system, 3),
         disk_free_bytes=free,
+        breakers_open=[state.name for state in supervisor.breakers.states()],
         warnings=_warnings(supervisor, free),
     )
 

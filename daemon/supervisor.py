@@ -12,6 +12,7 @@ from perdure.backoff import full_jitter_ms
 from perdure.clock import Clock
 from perdure.config.settings import Settings
 from perdure.daemon.actions import DrainWorker, ForkIsolated, Send, TakeBack
+from perdure.daemon.breakers import Breakers
 from perdure.daemon.commit import Committer
 from perdure.daemon.dispatch import Dispatch
 from perdure.daemon.duties.limits import HardLimits
@@ -30,7 +31,8 @@ from perdure.log import get_logger
 from perdure.store.contract import Store
 from perdure.store.models import RunInfo
 from perdure.wire.data import KindSpec
-from perdure.wire.work import Done, Hello, Recall, Returned
+from perdure.wire.work import Breakers as BreakersMessage
+from perdure.wire.work import Done, Hello, Observed, Recall, Returned
 
 log = get_logger()
 
@@ -58,6 +60,7 @@ class Supervisor:
         self.lag = LagMeter(asyncio.get_running_loop())
         self.engine = DaemonEngine(self)
         self.service = Service(store, settings, clock, self.engine)
+        self.breakers: Breakers
         self.core: Dispatch
         self.fleet: Fleet
         self.committer: Committer
@@ -103,12 +106,16 @@ class Supervisor:
         settings = self.settings
         jobs, workers = settings.jobs, settings.workers
         limits = DispatchLimits(workers.prefetch_ms * 1e6, workers.prefetch_jobs, workers.async_slots)
+        dependencies = settings.dependencies()
+        self.breakers = Breakers(self, dependencies.policies, await self.store.breakers())
         self.core = Dispatch(
             limits,
             lambda failures: full_jitter_ms(failures, jobs.backoff_base_ms, jobs.backoff_cap_ms, self.rng),
             run.id * LEASES_PER_RUN,
+            self.breakers,
         )
-        self.fleet = Fleet(settings, self.clock, self.rng, run.id, boot_id, self)
+        store_id = await self.store.store_id()
+        self.fleet = Fleet(settings, self.clock, self.rng, run.id, boot_id, store_id, self)
         self.committer = Committer(self.store, settings, self.waiters, self.keep_waiting, self.core.drop_batches)
         self.housekeeping = Housekeeping(self)
         for name in await self.store.paused_queues():
@@ -123,6 +130,7 @@ class Supervisor:
         self.fleet.adopt(nursery)
         self.engine.take_kinds(kinds)
         await self.engine.unpark_known()
+        await self.breakers.look()
         await self.fleet.start_workers()
         self.state = "running"
 
@@ -199,6 +207,8 @@ class Supervisor:
             self._drain_timer.cancel()
         self.waiters.close(DaemonStopping())
         self.lag.close()
+        if hasattr(self, "breakers"):
+            self.breakers.close()
         if hasattr(self, "housekeeping"):
             self.housekeeping.close()
         if hasattr(self, "fleet"):
@@ -235,7 +245,11 @@ class Supervisor:
             case Returned(ids):
                 self.core.returned(link.id, ids, self.engine.being_cancelled)
                 self.engine.given_back(ids)
+            case Observed():
+                self.breakers.observed(link.id, message)
             case Hello():
+                # Before any job: what is away for all is away for the new one.
+                link.send(BreakersMessage(self.breakers.states(link.id)))
                 self.core.worker_ready(link.id)
         self.engine.forget_ended()
         self.act()

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+
+from perdure.errors import UnknownDependency
+
+if TYPE_CHECKING:
+    from perdure.adapters.doubles import Doubles
+    from perdure.adapters.neo4j import Neo4j
+    from perdure.adapters.once import Once, Scope
+    from perdure.adapters.postgres import Postgres
+    from perdure.adapters.qdrant import Qdrant
+    from perdure.adapters.toolbox import BlockingTools, JobTools
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class JobLog(Protocol):
@@ -44,7 +57,9 @@ class Context:
 
     __slots__ = (
         "_is_cancelled",
+        "_make_tools",
         "_monotonic",
+        "_tools",
         "args",
         "attempt",
         "deadline",
@@ -68,6 +83,7 @@ class Context:
         deadline: float | None = None,
         is_cancelled: Callable[[], bool] = _never,
         monotonic: Callable[[], float] = time.monotonic,
+        tools: Callable[[int, float | None], JobTools | Doubles] | None = None,
     ) -> None:
         self.id = id
         self.kind = kind
@@ -79,6 +95,8 @@ class Context:
         self.log = log
         self._is_cancelled = is_cancelled
         self._monotonic = monotonic
+        self._make_tools = tools
+        self._tools: JobTools | Doubles | None = None
 
     @property
     def cancelled(self) -> bool:
@@ -90,6 +108,67 @@ class Context:
         if self.deadline is None:
             return None
         return max(0.0, self.deadline - self._monotonic())
+
+    # --- databases and other services
+
+    @property
+    def postgres(self) -> Postgres:
+        """PostgreSQL (section [postgres]): `await ctx.postgres.fetch(…)`, `async with ctx.postgres.transaction()`.
+
+        For coroutines of the worker's loop; elsewhere use `ctx.blocking.postgres`. Raises UnknownDependency when it is
+        not configured, UsageError in the wrong place. The same holds for `neo4j` and `qdrant`.
+        """
+        return self._toolset().postgres
+
+    @property
+    def neo4j(self) -> Neo4j:
+        """Neo4j (section [neo4j]): `await ctx.neo4j.read(…)`, `.write(…)`, `async with ctx.neo4j.session()`."""
+        return self._toolset().neo4j
+
+    @property
+    def qdrant(self) -> Qdrant:
+        """Qdrant (section [qdrant]): `await ctx.qdrant.upsert(…)`, `.query(…)` and so on."""
+        return self._toolset().qdrant
+
+    @property
+    def blocking(self) -> BlockingTools:
+        """The same tools for synchronous handlers and threads: `ctx.blocking.postgres.fetch(…)`, without `await`."""
+        return self._toolset().blocking
+
+    def guard(
+        self,
+        name: str,
+        *,
+        timeout: float | None = None,
+        fallback: Any = ...,
+        cache: Hashable | None = None,
+        retry: bool | Callable[[BaseException], bool] = True,
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+        """Put an async function behind deadline, breaker and retry: `await ctx.guard("billing")(fetch_bill)(number)`.
+
+        `name`: a dependency of the configuration ([dependencies.NAME]). `timeout`: seconds for the whole call, instead
+        of the policy's. `retry=False`: the call must not be repeated; a function of the exception may decide that.
+        `fallback`: what to return when the call cannot be made or the service fails, a value or a function of the
+        exception (`...`: nothing, raise it). `cache`: keep the last good value under this key, and return that before
+        the fallback. Raises UnknownDependency; the function raises BreakerOpen, CallTooLong and what the call raises.
+        """
+        return self._toolset().guard(name, timeout=timeout, fallback=fallback, cache=cache, retry=retry)
+
+    def once(self, key: str, scope: Scope = "job") -> Once:
+        """An effect that a second delivery of this job must not repeat.
+
+        `async with ctx.once("charge").postgres() as tx:`, and inside `if tx.first:` the effect, with `tx.execute`. The
+        mark of the effect and the effect are one transaction. `scope="global"`: the key counts for all jobs of
+        this queue together.
+        """
+        return self._toolset().once(key, scope)
+
+    def _toolset(self) -> JobTools | Doubles:
+        if self._tools is None:
+            if self._make_tools is None:
+                raise UnknownDependency("there are no adapters here; in a test: Context.for_test(postgres=…)")
+            self._tools = self._make_tools(self.id, self.deadline)
+        return self._tools
 
     @classmethod
     def for_test(
@@ -104,11 +183,19 @@ class Context:
         time_left: float | None = None,
         cancelled: bool = False,
         log: JobLog | None = None,
+        postgres: Any = None,
+        neo4j: Any = None,
+        qdrant: Any = None,
     ) -> Context:
         """A context for unit tests of handlers; `time_left` in seconds sets the deadline from now.
 
-        Log lines go to Python's logger "perdure.test", unless `log` is given.
+        Log lines go to Python's logger "perdure.test", unless `log` is given. `postgres`, `neo4j`, `qdrant`: your
+        doubles, which `ctx.postgres` and `ctx.blocking.postgres` hand out as they are. `ctx.guard` makes its calls
+        without a breaker and without retries, and knows fallbacks; `ctx.once` makes marks.
         """
+        from perdure.adapters.doubles import Doubles
+
+        doubles = Doubles(id, postgres=postgres, neo4j=neo4j, qdrant=qdrant)
         return cls(
             id=id,
             kind=kind,
@@ -119,6 +206,7 @@ class Context:
             deadline=None if time_left is None else time.monotonic() + time_left,
             log=log or _StandardLog(logging.getLogger("perdure.test")),
             is_cancelled=lambda: cancelled,
+            tools=lambda _id, _deadline: doubles,
         )
 
     def __repr__(self) -> str:

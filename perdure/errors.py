@@ -149,8 +149,75 @@ class SchemaTooNew(StoreError):
     """The database was written by a newer perdure. Install that version or a newer one."""
 
 
-class LeaseLost(StoreError):
-    """The outcome of an older attempt came too late and was refused."""
+# --- databases and other services that jobs need
+
+
+class BreakerOpen(PerdureError):
+    """The breaker of a dependency is open, so no call was made.
+
+    `name` is the dependency; `seconds_left` until its break is over, None if nobody knows. A job that ends with this
+    is parked until the dependency is back, and it costs it no attempt.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str | None = None, *, name: str = "", seconds_left: float | None = None) -> None:
+        when = "" if seconds_left is None else f" for {seconds_left:.1f} s more"
+        super().__init__(message or f"{name}: no call was made, its breaker is open{when}")
+        self.name = name
+        self.seconds_left = seconds_left
+
+
+class UnknownDependency(UsageError):
+    """The configuration has no such dependency. Declare it: [dependencies.NAME]."""
+
+
+class CallTooLong(PerdureError, TimeoutError):
+    """A call to a dependency did not end within its time limit."""
+
+    retryable = True
+
+
+class Unavailable(PerdureError, ConnectionError):
+    """A dependency cannot be used. The class says why; each message names the address and the setting to look at."""
+
+    retryable = True
+
+
+class NoAnswer(Unavailable):
+    """Nothing answers there: refused, unreachable, or silent until the time limit."""
+
+
+class UnknownHost(Unavailable):
+    """The name of the host cannot be resolved."""
+
+
+class WrongCredentials(Unavailable):
+    """The server refused user, password or key."""
+
+
+class UnknownDatabase(Unavailable):
+    """The server has no database of this name."""
+
+
+class WrongProtocol(Unavailable):
+    """Another kind of server listens on that port."""
+
+
+class TlsNotOffered(Unavailable):
+    """TLS was asked for, and the server does not offer it."""
+
+
+class TlsRequired(Unavailable):
+    """The server takes no connection without TLS."""
+
+
+class CertificateRefused(Unavailable):
+    """The server's certificate cannot be trusted."""
+
+
+class PoolExhausted(Unavailable):
+    """All connections of the pool are in use, and none came back within the time limit."""
 
 
 # --- what handlers raise to steer their job, and what is raised in them

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from perdure.store.models import Committed, Recovered, RunInfo, Turn
-from perdure.wire.data import DeadFilter, DeadView, JobFilter, JobView, KindSpec, QueueView, Verdict
+from perdure.store.models import Committed, ParkedJob, Recovered, RunInfo, SavedBreaker, Turn
+from perdure.wire.data import BreakerEvent, DeadFilter, DeadView, JobFilter, JobView, KindSpec, QueueView, Verdict
 
 
 class Store(Protocol):
@@ -62,6 +62,41 @@ class Store(Protocol):
 
     async def unpark(self, reasons: Sequence[str], limit: int, now: int) -> tuple[int, list[str]]:
         """Make up to `limit` jobs parked for one of `reasons` available: (how many, their queues)."""
+        ...
+
+    async def unpark_next(self, reason: str, after: ParkedJob | None) -> ParkedJob | None:
+        """Make one job parked for `reason` available: the next one after `after` in its line that is in no paused
+        queue, or the first one when the line ends there (or `after` is None). None: no job waits that is in no paused
+        queue. The time it takes depends on how many queues wait, not on how many jobs."""
+        ...
+
+    async def parked_reasons(self, prefix: str) -> list[str]:
+        """The different reasons beginning with `prefix` for which jobs are parked; the time it takes does not depend on
+        how many jobs these are."""
+        ...
+
+    async def parked_counts(self, prefix: str) -> dict[str, int]:
+        """How many jobs are parked for each reason that begins with `prefix`."""
+        ...
+
+    async def save_breakers(self, breakers: Sequence[SavedBreaker], events: Sequence[BreakerEvent]) -> None:
+        """Record what these breakers are now, and the changes that led there. Old events make way."""
+        ...
+
+    async def breakers(self) -> list[SavedBreaker]:
+        """Every breaker that was ever recorded, by name."""
+        ...
+
+    async def breaker_events(self, limit: int) -> list[BreakerEvent]:
+        """Up to `limit` changes of each breaker, newest first."""
+        ...
+
+    async def store_id(self) -> str:
+        """A name for this queue that no other has: 32 hexadecimal digits, made with it."""
+        ...
+
+    async def ahead(self, job_id: int, limit: int) -> int:
+        """How many available jobs of its queue come before an available job, counted up to `limit`."""
         ...
 
     async def cancel(self, ids: Sequence[int], now: int) -> list[Verdict]:

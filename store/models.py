@@ -53,6 +53,15 @@ class Parked(NamedTuple):
     reason: str
 
 
+class Postponed(NamedTuple):
+    """Failed through no fault of its own: charged to nothing, next attempt at `scheduled_at`."""
+
+    id: int
+    lease: int
+    scheduled_at: int
+    error_json: str
+
+
 class Buried(NamedTuple):
     """Moved to the dead letters. `interrupted`: the last attempt is charged as an interruption, not as a failure."""
 
@@ -109,6 +118,7 @@ class Turn:
     interrupted: list[Interrupted] = field(default_factory=list)
     released: list[Released] = field(default_factory=list)
     parked: list[Parked] = field(default_factory=list)
+    postponed: list[Postponed] = field(default_factory=list)
     buried: list[Buried] = field(default_factory=list)
     cancelled: list[Released] = field(default_factory=list)  # claimed, not begun, taken back by its producer
     promote: bool = False
@@ -150,3 +160,23 @@ class RunInfo(NamedTuple):
     id: int
     previous_clean: bool
     previous_same_boot: bool
+
+
+class SavedBreaker(NamedTuple):
+    """A breaker as it outlasts a restart. Times are epoch milliseconds; `until` None: until somebody closes it."""
+
+    name: str
+    state: str
+    changed_at: int
+    changed_by: str
+    reason: str
+    until: int | None
+    break_ms: int
+
+
+class ParkedJob(NamedTuple):
+    """Where a parked job stands in its line: first by priority, then by id."""
+
+    id: int
+    priority: int
+    queue: str

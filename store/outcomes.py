@@ -47,6 +47,8 @@ def write_outcomes(connection: sqlite3.Connection, turn: Turn, done: Committed, 
     if turn.retried:
         out_of_attempts = _apply(connection, "retry_later", turn.now, turn.retried)
         graves += map(_out_of_attempts, out_of_attempts)
+    if turn.postponed:
+        done.stale += _keys(_apply(connection, "postpone", turn.now, turn.postponed))
     if turn.interrupted:
         out_of_interruptions = _apply(connection, "interrupt", turn.now, turn.interrupted, filled)
         graves += map(_out_of_interruptions, out_of_interruptions)

@@ -28,6 +28,19 @@ WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running'
   AND jobs.attempt - jobs.interruptions < jobs.max_attempts
 RETURNING id;
 
+-- Charged to nothing, so there is no end to how often: the list of errors stops growing at 20.
+-- name: postpone
+UPDATE jobs SET
+    state = 'retryable', attempt = attempt - 1, scheduled_at = o.scheduled_at,
+    errors = CASE WHEN jobs.errors IS NOT NULL AND json_array_length(jobs.errors) >= 20 THEN jobs.errors
+        ELSE json_insert(coalesce(jobs.errors, '[]'), '$[#]',
+            CASE WHEN json_valid(o.error) THEN json(o.error) ELSE json_quote(o.error) END) END
+FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease,
+             json_extract(value, '$[2]') AS scheduled_at, json_extract(value, '$[3]') AS error
+      FROM json_each(:outcomes)) AS o
+WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running'
+RETURNING id;
+
 -- name: interrupt
 UPDATE jobs SET
     state = 'available', interruptions = interruptions + 1,

@@ -30,6 +30,12 @@ def available_queues(connection: sqlite3.Connection) -> list[str]:
     return [queue for (queue,) in connection.execute(SQL["available_queues"])]
 
 
+def ahead(connection: sqlite3.Connection, job_id: int, limit: int) -> int:
+    """How many available jobs come before an available one, counted up to `limit`; 0 for a job in another state."""
+    (number,) = connection.execute(SQL["ahead"], {"id": job_id, "limit": limit}).fetchone()
+    return int(number)
+
+
 def next_due(connection: sqlite3.Connection) -> int | None:
     """The earliest scheduled_at of a scheduled or retryable job."""
     row = connection.execute(SQL["next_due"]).fetchone()

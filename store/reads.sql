@@ -10,6 +10,19 @@ WITH RECURSIVE hop (queue) AS (
 )
 SELECT queue FROM hop WHERE queue IS NOT NULL;
 
+-- Two steps, because SQLite takes no pair of columns to an index when the row's own id is one of them.
+-- name: ahead
+SELECT count(*) FROM (
+    SELECT 1 FROM jobs AS job CROSS JOIN jobs AS other
+    WHERE job.id = :id AND +job.state = 'available'
+      AND other.state = 'available' AND other.queue = job.queue AND other.priority < job.priority
+    UNION ALL
+    SELECT 1 FROM jobs AS job CROSS JOIN jobs AS other
+    WHERE job.id = :id AND +job.state = 'available'
+      AND other.state = 'available' AND other.queue = job.queue AND other.priority = job.priority AND other.id < job.id
+    LIMIT :limit
+);
+
 -- Each part goes through a partial index that covers it.
 -- name: counts
 SELECT 'available', count(*) FROM jobs WHERE state = 'available'

@@ -1,4 +1,4 @@
-"""Cancel, retry, unpark: what people and events ask for about jobs that do not run."""
+"""Cancel, retry: what people ask for about jobs that do not run."""
 
 from __future__ import annotations
 
@@ -28,19 +28,6 @@ def retry(connection: sqlite3.Connection, ids: Sequence[int], now: int) -> tuple
     retried = dict(connection.execute(SQL["retry_now"], parameters).fetchall())
     queues = sorted(set(retried.values()))
     return verdicts(ids, retried, _states(connection, ids, len(retried)), _why_not_retried), queues
-
-
-def unpark(connection: sqlite3.Connection, reasons: Sequence[str], limit: int) -> tuple[int, list[str]]:
-    """Make parked jobs available, inside a transaction: how many, and their queues. Reason by reason, in order."""
-    count = 0
-    queues: set[str] = set()
-    for reason in reasons:
-        if count < limit:
-            parameters = {"reason": reason, "limit": limit - count}
-            rows = connection.execute(SQL["unpark"], parameters).fetchall()
-            count += len(rows)
-            queues.update(queue for (queue,) in rows)
-    return count, sorted(queues)
 
 
 def _states(connection: sqlite3.Connection, ids: Sequence[int], done: int) -> dict[int, str]:

@@ -1,4 +1,4 @@
--- What people and handlers ask for about jobs that do not run.
+-- What people ask for about jobs that do not run.
 
 -- name: cancel
 UPDATE jobs SET state = 'cancelled', finalized_at = :now, park_reason = NULL
@@ -17,8 +17,3 @@ RETURNING id, queue;
 -- name: states
 SELECT i.value, coalesce(j.state, CASE WHEN d.id IS NOT NULL THEN 'dead' END)
 FROM json_each(:ids) AS i LEFT JOIN jobs AS j ON j.id = i.value LEFT JOIN dead_letters AS d ON d.id = i.value;
-
--- name: unpark
-UPDATE jobs SET state = 'available', park_reason = NULL
-WHERE id IN (SELECT id FROM jobs WHERE state = 'parked' AND park_reason = :reason ORDER BY priority, id LIMIT :limit)
-RETURNING queue;

@@ -14,15 +14,16 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from perdure.errors import StoreError, StoreReadOnly
-from perdure.store import dead_letters, migrate, reads, requests, runs
+from perdure.store import breakers as breaker_rows
+from perdure.store import dead_letters, migrate, parking, reads, requests, runs
 from perdure.store.checkpoint import BUSY_TIMEOUT_MS, checkpoint
 from perdure.store.connection import SqliteThread, explain, transaction
 from perdure.store.group_commit import commit_turn
 from perdure.store.lock import Role, WriterLock
-from perdure.store.models import Committed, Recovered, RunInfo, Turn
+from perdure.store.models import Committed, ParkedJob, Recovered, RunInfo, SavedBreaker, Turn
 from perdure.store.new_jobs import NewJobs
 from perdure.store.prune import prune
-from perdure.wire.data import DeadFilter, DeadView, JobFilter, JobView, KindSpec, QueueView, Verdict
+from perdure.wire.data import BreakerEvent, DeadFilter, DeadView, JobFilter, JobView, KindSpec, QueueView, Verdict
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
@@ -127,10 +128,6 @@ class SqliteStore:
 
     # --- requests
 
-    async def unpark(self, reasons: Sequence[str], limit: int, now: int) -> tuple[int, list[str]]:
-        """Make up to `limit` jobs parked for one of `reasons` available: (how many, their queues)."""
-        return await self._write(partial(requests.unpark, reasons=reasons, limit=limit))
-
     async def cancel(self, ids: Sequence[int], now: int) -> list[Verdict]:
         """Cancel jobs that are not running."""
         return await self._write(partial(requests.cancel, ids=ids, now=now))
@@ -148,6 +145,42 @@ class SqliteStore:
     async def discard(self, ids: Sequence[int], who: str, now: int) -> list[Verdict]:
         """Mark dead letters as needing nothing more."""
         return await self._write(partial(dead_letters.discard, ids=ids, who=who, now=now))
+
+    # --- parked jobs
+
+    async def unpark(self, reasons: Sequence[str], limit: int, now: int) -> tuple[int, list[str]]:
+        """Make up to `limit` jobs parked for one of `reasons` available: (how many, their queues)."""
+        return await self._write(partial(parking.unpark, reasons=reasons, limit=limit))
+
+    async def unpark_next(self, reason: str, after: ParkedJob | None) -> ParkedJob | None:
+        """Make the job after `after` in the line of `reason` available, round and round; None: there is none."""
+        return await self._write(partial(parking.unpark_next, reason=reason, after=after))
+
+    async def parked_reasons(self, prefix: str) -> list[str]:
+        """The different reasons beginning with `prefix` for which jobs are parked."""
+        return await self._read(partial(parking.parked_reasons, prefix=prefix))
+
+    async def parked_counts(self, prefix: str) -> dict[str, int]:
+        """How many jobs are parked for each reason that begins with `prefix`."""
+        return await self._read(partial(parking.parked_counts, prefix=prefix))
+
+    # --- breakers, and the name of the queue
+
+    async def save_breakers(self, breakers: Sequence[SavedBreaker], events: Sequence[BreakerEvent]) -> None:
+        """Record what these breakers are now, and the changes that led there. Old events make way."""
+        await self._write(partial(breaker_rows.save_breakers, breakers=breakers, events=events))
+
+    async def breakers(self) -> list[SavedBreaker]:
+        """Every breaker that was ever recorded, by name."""
+        return await self._read(breaker_rows.breakers)
+
+    async def breaker_events(self, limit: int) -> list[BreakerEvent]:
+        """Up to `limit` changes of each breaker, newest first."""
+        return await self._read(partial(breaker_rows.breaker_events, limit=limit))
+
+    async def store_id(self) -> str:
+        """A name for this queue that no other has."""
+        return await self._read(breaker_rows.store_id)
 
     # --- maintenance
 
@@ -186,6 +219,10 @@ class SqliteStore:
     async def available_queues(self) -> list[str]:
         """Queues that have available jobs, paused or not."""
         return await self._read(reads.available_queues)
+
+    async def ahead(self, job_id: int, limit: int) -> int:
+        """How many available jobs of its queue come before an available job, counted up to `limit`."""
+        return await self._read(partial(reads.ahead, job_id=job_id, limit=limit))
 
     async def next_due(self) -> int | None:
         """The earliest scheduled_at of a scheduled or retryable job."""

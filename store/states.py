@@ -35,6 +35,7 @@ TRANSITIONS: Final[dict[str, tuple[frozenset[str], str]]] = {
     "claim": (frozenset({AVAILABLE}), RUNNING),
     "complete": (frozenset({RUNNING}), COMPLETED),
     "retry_later": (frozenset({RUNNING}), RETRYABLE),
+    "postpone": (frozenset({RUNNING}), RETRYABLE),
     "interrupt": (frozenset({RUNNING}), AVAILABLE),
     "release": (frozenset({RUNNING}), AVAILABLE),
     "park": (frozenset({RUNNING}), PARKED),

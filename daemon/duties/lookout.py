@@ -38,5 +38,6 @@ class Lookout:
         if back:
             core.kinds_parked -= back
             await supervisor.engine.unpark_known()
+        await supervisor.breakers.look()
         core.queues.unblock_all()
         supervisor.engine.queues_filled(await supervisor.store.available_queues())

@@ -11,9 +11,10 @@ from typing import Final
 from perdure.daemon.worker.alarm import timeout_error
 from perdure.daemon.worker.handlers import Handler
 from perdure.daemon.worker.lane import Bench, Outcome, encode_result, fail, make_context, unknown_kind
+from perdure.daemon.worker.needs import refusal
 from perdure.daemon.worker.outcome import Outbox
 from perdure.daemon.worker.recorder import SlotWriter
-from perdure.wire.work import JobRow
+from perdure.wire.work import Failed, JobRow
 
 #: How long to wait when the supervisor reads slowly, seconds.
 _RETRY_SECONDS: Final = 0.005
@@ -78,8 +79,10 @@ class AsyncLane:
         started_ns = self._bench.clock.monotonic_ns()
         handler = self._bench.handlers.get(row.kind)
         if handler is None:
-            self._outbox.add(None, row, unknown_kind(row), started_ns, started_ns)
-            self._plan_flush()
+            self._end_unbegun(row, unknown_kind(row), started_ns)
+            return
+        if handler.needs and (refused := refusal(self._bench, handler, row)) is not None:
+            self._end_unbegun(row, refused, started_ns)
             return
         slot = self._free.pop()
         slot.begin(row.id, row.attempt, started_ns, row.timeout_ms)
@@ -87,6 +90,10 @@ class AsyncLane:
         task = self._loop.create_task(self._perform(handler, row, started_ns), name=name)
         self._running.add(task)
         task.add_done_callback(partial(self._finish, handler, row, slot, started_ns))
+
+    def _end_unbegun(self, row: JobRow, failed: Failed, now_ns: int) -> None:
+        self._outbox.add(None, row, failed, now_ns, now_ns)
+        self._plan_flush()
 
     async def _perform(self, handler: Handler, row: JobRow, started_ns: int) -> Outcome:
         """Bind the arguments, await the handler, encode its result; whatever is raised becomes a Failed."""

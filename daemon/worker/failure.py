@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import types
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import perdure
 from perdure.classify import is_retryable
 from perdure.duration import parse_duration_ms
-from perdure.errors import Retry
+from perdure.errors import BreakerOpen, PerdureError, Permanent, Retry, Unavailable
 from perdure.wire.data import ErrorData
 from perdure.wire.faults import MOST_CAUSES, to_data
 from perdure.wire.work import Failed
@@ -24,9 +25,13 @@ Classes = tuple[type[BaseException], ...]
 def failure(job_id: int, error: BaseException, permanent: Classes = (), transient: Classes = ()) -> Failed:
     """What to tell the supervisor about an exception that came out of a handler. Never raises."""
     try:
-        retryable = is_retryable(error, permanent, transient)
+        culprit = _culprit(error)
+        retryable = is_retryable(error, _meant(error, permanent), transient)
         retry_after_ms = _retry_after_ms(error)
-        return Failed(job_id, describe(error), retryable, retry_after_ms)
+        failed = Failed(job_id, describe(error), retryable, retry_after_ms)
+        if culprit is not None and retryable:
+            failed.dependency, failed.refused = culprit
+        return failed
     except Exception as trouble:
         # The exception's own class misbehaves; its name can still be told.
         message = f"this exception cannot be described: {type(trouble).__name__}"
@@ -55,6 +60,57 @@ def trim(trace: types.TracebackType | None) -> types.TracebackType | None:
     for entry in reversed(entries):
         kept = types.TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
     return kept
+
+
+# --- whose fault it is
+
+
+class Culprit(NamedTuple):
+    """The dependency that failed; `refused`: its breaker was open, so it was not even asked."""
+
+    dependency: str
+    refused: bool
+
+
+def _culprit(error: BaseException) -> Culprit | None:
+    """The dependency whose failure led to this exception, if one did. Permanent is the handler's own verdict."""
+    if isinstance(error, Permanent):
+        return None
+    for link in _chain(error):
+        if isinstance(link, BaseExceptionGroup):
+            return _common_culprit(link)
+        if isinstance(link, BreakerOpen) and link.name:
+            return Culprit(link.name, True)
+        name = getattr(link, "perdure_dependency", None)
+        if isinstance(name, str) and name:
+            return Culprit(name, False)
+    return None
+
+
+def _common_culprit(group: BaseExceptionGroup[BaseException]) -> Culprit | None:
+    """A group is the fault of dependencies if each of its members is; the first one is named."""
+    found = [_culprit(member) for member in group.exceptions]
+    culprits = [culprit for culprit in found if culprit is not None]
+    if not culprits or len(culprits) < len(found):
+        return None
+    return Culprit(culprits[0].dependency, all(culprit.refused for culprit in culprits))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception and what led to it, as a traceback shows it: the cause, else the context unless suppressed."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+
+def _meant(error: BaseException, permanent: Classes) -> Classes:
+    """A handler that lists OSError or Exception means its own errors, not that a dependency is away."""
+    if isinstance(error, BreakerOpen | Unavailable):
+        return tuple(listed for listed in permanent if issubclass(listed, PerdureError))
+    return permanent
 
 
 def _retry_after_ms(error: BaseException) -> int | None:

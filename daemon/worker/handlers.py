@@ -18,6 +18,7 @@ class Handler:
         "function",
         "is_async",
         "kind",
+        "needs",
         "permanent",
         "ran",
         "ran_ns",
@@ -32,6 +33,8 @@ class Handler:
         self.function: Callable[..., Any] = job.function
         self.bind: Callable[[str], dict[str, Any]] = job.bind
         self.wants_context: bool = job.signature.takes_context
+        #: Dependencies without which it is not run; empty for most.
+        self.needs: tuple[str, ...] = tuple(job.spec.needs)
         self.permanent: Classes = job.permanent
         self.transient: Classes = job.transient
         #: Its last run took long, or it has not run yet: nothing finished should wait behind it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from perdure.clock import Clock
 from perdure.context import Context
 from perdure.daemon.worker.failure import failure
@@ -13,21 +15,37 @@ from perdure.errors import Permanent
 from perdure.wire.data import ErrorData
 from perdure.wire.work import Failed, JobRow
 
+if TYPE_CHECKING:
+    from perdure.adapters.toolbox import Toolbox
+    from perdure.adapters.view import BreakerView
+
 #: What one job came to: None (it completed without a result), the JSON text of its result, or its failure.
 Outcome = str | Failed | None
 
 
 class Bench:
-    """What is on a worker's bench, for both lanes: handlers, clock, output and limits."""
+    """What is on a worker's bench, for both lanes: handlers, clock, output, limits, adapters and breakers."""
 
-    __slots__ = ("clock", "handlers", "logger", "output", "result_bytes")
+    __slots__ = ("clock", "handlers", "logger", "output", "result_bytes", "toolbox", "tools", "view")
 
-    def __init__(self, handlers: Handlers, clock: Clock, output: Output, logger: JobLogger, result_bytes: int) -> None:
+    def __init__(
+        self,
+        handlers: Handlers,
+        clock: Clock,
+        output: Output,
+        logger: JobLogger,
+        result_bytes: int,
+        view: BreakerView,
+        toolbox: Toolbox,
+    ) -> None:
         self.handlers = handlers
         self.clock = clock
         self.output = output
         self.logger = logger
         self.result_bytes = result_bytes
+        self.view = view
+        self.toolbox = toolbox
+        self.tools = toolbox.tools
 
 
 class ResultTooLarge(Permanent):
@@ -46,6 +64,7 @@ def make_context(bench: Bench, row: JobRow, args: dict[str, object], started_ns:
         max_attempts=row.max_attempts,
         log=bench.logger,
         deadline=None if limit is None else (started_ns + limit * 1_000_000) / 1e9,
+        tools=bench.tools,
     )
 
 

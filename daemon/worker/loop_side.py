@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -19,14 +20,30 @@ from perdure.daemon.worker.recorder import RecorderPage
 from perdure.daemon.worker.sync_lane import SyncLane
 from perdure.log import get_logger
 from perdure.wire.channel import Channel
-from perdure.wire.work import Drain, DumpStacks, Hello, JobRow, Recall, Returned, Run, StacksDumped, ToWorker
+from perdure.wire.work import (
+    Breakers,
+    Drain,
+    DumpStacks,
+    Hello,
+    JobRow,
+    Observed,
+    Recall,
+    Returned,
+    Run,
+    StacksDumped,
+    ToWorker,
+)
 
 #: How often the heartbeat word grows.
 HEARTBEAT_SECONDS: Final = 1.0
 #: How often the sync lane is looked at while it is busy: how late a soft time limit may come.
 WATCH_SECONDS: Final = 0.025
+#: How long good calls to dependencies are gathered before they are told.
+OBSERVED_SECONDS: Final = 0.1
 #: How long background tasks of handlers and their generators may take to end at a drain.
 _CLOSING_SECONDS: Final = 1.0
+#: How long adapters may take to close their connections at a drain.
+_CLOSING_ADAPTERS_SECONDS: Final = 4.0
 
 log = get_logger()
 
@@ -62,6 +79,8 @@ class LoopSide:
             loop=loop,
             on_drained=self.stop_if_done,
         )
+        #: How much waits here to be sent: the lanes' outcomes must not overtake it.
+        self.unsent: Callable[[], int] = lambda: self._channel.pending_bytes
 
     def serve(self, lane: AsyncLane) -> None:
         """Turn the loop until the worker has drained."""
@@ -85,8 +104,10 @@ class LoopSide:
 
     def stop_if_done(self) -> None:
         """End the loop when a drain is through: both lanes have nothing left to do or to tell."""
-        if self._draining and self._sync_ended and self._async.idle and not self._channel.pending_bytes:
-            self._loop.stop()
+        if self._draining and self._sync_ended and self._async.idle:
+            self._bench.view.flush()
+            if not self._channel.pending_bytes:
+                self._loop.stop()
 
     # --- messages
 
@@ -99,6 +120,8 @@ class LoopSide:
             case DumpStacks():
                 stacks.dump_all(self._stacks_fd, self._loop)
                 self._channel.send(StacksDumped())
+            case Breakers():
+                self._bench.view.update(message.states)
             case Drain():
                 self._drain()
 
@@ -136,6 +159,16 @@ class LoopSide:
         self._give_back(self._sync.waiting + self._async.waiting, set())
         self._sync.drain()
 
+    # --- what calls to dependencies came to
+
+    def report(self, observed: Observed) -> None:
+        """Tell the supervisor now. What this says of a job's calls leaves before the job's outcome: see Port."""
+        self._channel.send(observed)
+
+    def plan_report(self) -> None:
+        """There are good calls to be told: soon, together with those to come."""
+        self._loop.call_later(OBSERVED_SECONDS, self._bench.view.flush)
+
     # --- timers
 
     def _beat(self) -> None:
@@ -159,9 +192,15 @@ class LoopSide:
         for task in tasks:
             task.cancel()
         with contextlib.suppress(Exception):
-            self._loop.run_until_complete(asyncio.wait_for(self._settle(tasks), _CLOSING_SECONDS))
+            self._loop.run_until_complete(self._settle(tasks))
 
     async def _settle(self, tasks: set[asyncio.Task[object]]) -> None:
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Each step has its time. asyncio.wait leaves what does not end, where wait_for would wait for it."""
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSING_SECONDS)
+        await self._bench.toolbox.close(_CLOSING_ADAPTERS_SECONDS)
+        await asyncio.wait([self._loop.create_task(self._shut_down())], timeout=_CLOSING_SECONDS)
+
+    async def _shut_down(self) -> None:
         await self._loop.shutdown_asyncgens()
         await self._loop.shutdown_default_executor()

@@ -26,6 +26,8 @@ from typing import Final, NoReturn
 import msgspec
 import uvloop
 
+from perdure.adapters.toolbox import Toolbox
+from perdure.adapters.view import BreakerView
 from perdure.clock import SystemClock
 from perdure.daemon.process_control import die_with, set_process_name
 from perdure.daemon.worker import stacks
@@ -43,7 +45,7 @@ from perdure.daemon.worker.recorder import RecorderPage
 from perdure.daemon.worker.sync_lane import SyncLane
 from perdure.log import get_logger
 from perdure.wire import packet
-from perdure.wire.work import WorkerConfig
+from perdure.wire.work import Observed, WorkerConfig
 
 #: The exit status after a defect in the worker's own code (EX_SOFTWARE).
 DEFECT: Final = 70
@@ -166,13 +168,17 @@ class Worker:
         port = Port(self._sock)
         output.open(LogPlace(Path(config.job_log_dir), config.job_log_bytes, clock))
         output.install_logging(config.log_level)
-        bench = Bench(handlers, clock, output, JobLogger(output, config.log_level), config.result_bytes)
+        self._loop = uvloop.new_event_loop()
+        view = BreakerView(self._report, clock, self._plan_report)
+        toolbox = Toolbox(config.dependencies, config.store_id, view, self._loop, clock, random.Random())
+        logger = JobLogger(output, config.log_level)
+        bench = Bench(handlers, clock, output, logger, config.result_bytes, view, toolbox)
         alarm = Alarm(clock)
         alarm.install()
         self._output = output
         self._sync = SyncLane(bench, self._page.slot_writer(0), Outbox(port, self._page.done_ring("sync")), alarm)
-        self._loop = uvloop.new_event_loop()
         self._side = LoopSide(self._loop, self._sock, self._page, self._sync, alarm, bench, fds.stacks)
+        port.older = self._side.unsent
         slots = [self._page.slot_writer(index) for index in range(1, self._page.async_slots + 1)]
         box = Outbox(port, self._page.done_ring("async"))
         self._async = AsyncLane(bench, slots, box, self._loop, self._side.stop_if_done)
@@ -194,6 +200,12 @@ class Worker:
         except BaseException:
             report_defect()
             os._exit(DEFECT)
+
+    def _report(self, observed: Observed) -> None:
+        self._side.report(observed)
+
+    def _plan_report(self) -> None:
+        self._side.plan_report()
 
     def _let_go(self) -> None:
         """In a child that a handler forks: do not hold the channel open after the worker is dead."""

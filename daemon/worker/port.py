@@ -2,6 +2,11 @@
 
 A packet of a SEQPACKET socket goes out whole or not at all, so the two lanes need no lock and no hand-over between
 threads. When the supervisor reads slowly, the sync lane waits: that is the back-pressure.
+
+The order matters once: what calls to a dependency came to (Observed, from the loop's channel) must leave before the
+outcome of the job that made them, or the supervisor would judge a failed job by a breaker that it does not know to be
+in trouble. A call reports before it returns, so that holds by itself while the channel sends at once; while something
+waits in the channel, outcomes wait, too.
 """
 
 from __future__ import annotations
@@ -11,12 +16,15 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import Final
 
 from perdure.wire import packet
 
 #: The exit status of a worker whose supervisor is gone.
 ORPHANED: Final = 1
+#: Pause while the loop's thread has something older to send, seconds.
+_BEHIND_PAUSE: Final = 0.001
 #: Pause when the machine is short of descriptors or memory for a large message, seconds.
 _SHORTAGE_PAUSE: Final = 0.05
 _GONE: Final = frozenset((errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.EBADF))
@@ -30,9 +38,13 @@ class Port:
         self._sock = sock
         self._poll = select.poll()
         self._poll.register(sock, select.POLLOUT)
+        #: How many bytes are waiting that must go out before anything that is sent here.
+        self.older: Callable[[], int] = lambda: 0
 
     def try_send(self, data: bytes) -> bool:
         """Send one message; False: not now, nothing was sent."""
+        if self.older():
+            return False
         try:
             packet.send(self._sock, data)
         except OSError as error:
@@ -44,6 +56,8 @@ class Port:
     def send_waiting(self, data: bytes) -> None:
         """Send one message, and wait for room if there is none. Not for the loop's thread."""
         while not self.try_send(data):
-            if self._poll.poll(1000):
+            if self.older():
+                time.sleep(_BEHIND_PAUSE)
+            elif self._poll.poll(1000):
                 # There is room, so it was a shortage, or the other thread was faster.
                 time.sleep(_SHORTAGE_PAUSE if len(data) > packet.INLINE_BYTES else 0)

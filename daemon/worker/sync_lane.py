@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from perdure.daemon.worker.alarm import Alarm
 from perdure.daemon.worker.handlers import Handler
 from perdure.daemon.worker.lane import Bench, Outcome, encode_result, fail, make_context, unknown_kind
+from perdure.daemon.worker.needs import refusal
 from perdure.daemon.worker.outcome import LONG_JOB_NS, Outbox
 from perdure.daemon.worker.recorder import SlotWriter
 from perdure.wire.work import JobRow
@@ -113,6 +114,8 @@ class SyncLane:
         started_ns = bench.clock.monotonic_ns()
         if handler is None:
             return self.outbox.add(None, row, unknown_kind(row), started_ns, started_ns)
+        if handler.needs and (refused := refusal(bench, handler, row)) is not None:
+            return self.outbox.add(None, row, refused, started_ns, started_ns)
         if handler.slow and self.outbox.count:
             self.outbox.flush()
         bench.output.sync_job = row

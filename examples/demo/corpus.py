@@ -1,52 +1,53 @@
-"""What the demo indexes, and an independent count of what must come out."""
+"""The files that the demo ingests, and their jobs."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import tokenize
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from examples.demo.handlers import ABORT_MARK, INDEX_SCHEMA
+ABORTS = "perdure_demo_aborts.py"
+NOT_TEXT = "perdure_demo_not_text.py"
+GRAPH_KIND = "graphrag.imports"
+#: One job of each of these for every file, in this order.
+KINDS = ("graphrag.vectors", GRAPH_KIND, "graphrag.text")
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The files, and the two among them that must fail."""
+    """Source files below `root`: `paths` are relative to it. `bad` is a folder with one more, which is not text."""
 
-    files: list[Path]
-    not_text: Path
-    aborts: Path
-    jobs_file: Path
-    index: Path
+    root: Path
+    paths: list[str]
+    bad: Path
 
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """(path as the jobs name it, file) of each document, the bad one too."""
+        yield NOT_TEXT, self.bad / NOT_TEXT
+        for path in self.paths:
+            yield path, self.root / path
 
-def gather(source: Path, folder: Path) -> Corpus:
-    """Every .py file below `source`, plus the two bad ones, as a file of jobs for `perdure enqueue --from`."""
-    import sqlite3
+    def jobs(self) -> Iterator[dict[str, Any]]:
+        """Arguments of one job a file; the bad one comes after a third of the others."""
+        jobs = [{"root": str(self.root), "path": path} for path in self.paths]
+        jobs.insert(len(jobs) // 3, {"root": str(self.bad), "path": NOT_TEXT})
+        yield from jobs
 
-    files = sorted(path for path in source.rglob("*.py") if "site-packages" not in path.parts and path.is_file())
-    not_text, aborts = folder / "not_text.py", folder / "aborts.py"
-    not_text.write_bytes(bytes(range(256)) * 4)
-    aborts.write_text(f"{ABORT_MARK}\n")
-    middle = len(files) // 3
-    files[middle:middle] = [not_text, aborts]
-    index = folder / "index.db"
-    with sqlite3.connect(index) as connection:
-        connection.executescript(INDEX_SCHEMA)
-    connection.close()
-    jobs_file = folder / "files.jsonl"
-    lines = (json.dumps({"path": str(path), "into": str(index)}) for path in files)
-    jobs_file.write_text("\n".join(lines) + "\n")
-    return Corpus(files, not_text, aborts, jobs_file, index)
+    def write_jobs(self, kind: str, folder: Path) -> Path:
+        """The jobs of one kind as a file for `perdure enqueue KIND --from FILE`."""
+        file = folder / f"{kind}.jsonl"
+        file.write_text("".join(f"{json.dumps(arguments)}\n" for arguments in self.jobs()))
+        return file
 
 
-def count_passages(path: Path) -> int | None:
-    """How many passages a file has, counted in another way than the handler does; None if it is not text."""
-    try:
-        with tokenize.open(path) as file:
-            lines = file.read().split("\n")
-    except (SyntaxError, UnicodeDecodeError):
-        return None
-    return sum(filled for filled, _ in itertools.groupby(lines, lambda line: not line.isspace() and line != ""))
+def gather(folder: Path) -> Corpus:
+    """Every .py file of the running Python's standard library, or below DEMO_DIR; and one that is not text."""
+    root = Path(os.environ.get("DEMO_DIR") or Path(os.__file__).parent).resolve()
+    found = sorted(path for path in root.rglob("*.py") if "site-packages" not in path.parts and path.is_file())
+    bad = folder / "bad"
+    bad.mkdir()
+    (bad / NOT_TEXT).write_bytes(bytes(range(256)) * 4)
+    return Corpus(root, [str(path.relative_to(root)) for path in found], bad)

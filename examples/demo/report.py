@@ -2,36 +2,63 @@
 
 from __future__ import annotations
 
-import collections
-import sqlite3
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from examples.demo.corpus import Corpus, count_passages
+from examples.demo.independent import Expected
+from examples.demo.outage import Outage
+from examples.demo.stores import Stores
 from perdure.client import Client
 from perdure.wire.data import DeadFilter, JobFilter
 
 PAGE = 1_000
-QUESTION = "event loop"
+#: Kind, and what is asked of the store past perdure: how many there are, and how many different ones.
+IN_POSTGRES = {
+    "documents": "SELECT count(*), count(DISTINCT path) FROM graphrag.documents",
+    "passages": "SELECT count(*), count(DISTINCT point) FROM graphrag.passages",
+    "related": "SELECT count(*), count(DISTINCT (path, other)) FROM graphrag.related",
+}
+NODES = "MATCH (m:PyModule) RETURN count(m) AS many, count(DISTINCT m.name) AS different"
+EDGES = "MATCH (a:PyModule)-[:IMPORTS]->(b:PyModule) RETURN a.name AS a, b.name AS b"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One count: what is there, how many different ones of it, what there must be."""
+
+    name: str
+    there: int
+    different: int
+    expected: int
+
+    @property
+    def good(self) -> bool:
+        """Each of them is there, exactly once."""
+        return self.there == self.different == self.expected
+
+    def __str__(self) -> str:
+        return f"{self.there:,} (counted independently: {self.expected:,}; twice: {self.there - self.different})"
 
 
 @dataclass
 class Report:
     """The figures of one run. `mismatches` says in words what is not as it must be."""
 
-    files: int
+    jobs: int
     completed: int
-    dead: list[tuple[str, str]]
+    dead: dict[str, int]
     lost: int
-    run_twice: int
-    rows: int
-    expected_rows: int
-    hits: list[tuple[str, int]]
+    interrupted: int
+    figures: list[Figure]
     jobs_per_second: float
     mismatches: list[str] = field(default_factory=list)
 
@@ -41,101 +68,130 @@ class Report:
         return not self.mismatches
 
 
-def collect(corpus: Corpus, folder: Path, ids: list[int], client: Client, seconds: float) -> Report:
-    """Ask the queue, read the index, count the files again, compare."""
-    completed = _ids(client, "completed")
+def collect(
+    expected: Expected, stores: Stores, ids: set[int], client: Client, outage: Outage | None, seconds: float
+) -> Report:
+    """Ask the queue, count in the stores, compare."""
+    finished = {view.id: view for view in _completed(client)}
     letters = client.dead_list_sync(DeadFilter(limit=PAGE))
-    dead = {
-        msgspec.json.decode(letter.args)["path"]: (letter.reason, _last_message(letter.errors)) for letter in letters
-    }
-    expected = {path: count_passages(path) for path in corpus.files}
-    rows, files, hits = _index(corpus.index)
-    starts = collections.Counter((folder / "starts.log").read_text().splitlines())
+    dead = {(letter.kind, _path(letter.args)): letter.reason for letter in letters}
+    related = sum(
+        len(msgspec.json.decode(view.result or "[]")) for view in finished.values() if view.kind == "graphrag.related"
+    )
     report = Report(
-        files=len(ids),
-        completed=len(completed),
-        dead=[(Path(path).name, f"{reason}: {message}") for path, (reason, message) in dead.items()],
-        lost=len(set(ids) - completed - {letter.id for letter in letters}),
-        run_twice=sum(count > 1 for path, count in starts.items() if path not in dead),
-        rows=rows,
-        expected_rows=sum(count or 0 for path, count in expected.items() if path != corpus.aborts),
-        hits=hits,
+        jobs=len(ids),
+        completed=len(ids & finished.keys()),
+        dead=dict(Counter(f"{kind}: {reason}" for (kind, _), reason in dead.items())),
+        lost=len(ids - finished.keys() - {letter.id for letter in letters}),
+        interrupted=sum(view.interruptions > 0 for view in finished.values()),
+        figures=list(_figures(expected, stores, related)),
         jobs_per_second=len(ids) / seconds,
     )
-    must_die = {str(path) for path, count in expected.items() if count is None} | {str(corpus.aborts)}
-    report.mismatches = list(_mismatches(corpus, report, dead, must_die, files))
+    report.mismatches = list(_mismatches(report, dead, _must_die(expected, stores)))
+    if outage:
+        report.mismatches += outage.mismatches()
     return report
 
 
+def _figures(expected: Expected, stores: Stores, related: int) -> Iterator[Figure]:
+    wanted = {"documents": expected.documents, "passages": expected.passages, "related": related}
+    for name, query in IN_POSTGRES.items():
+        there, different = stores.postgres.rows(query)[0]
+        yield Figure(f"{name} in Postgres", there, different, wanted[name])
+    points = stores.points()
+    yield Figure("points in Qdrant", points, points, expected.passages)
+    if stores.graph:
+        nodes = stores.graph.rows(NODES)[0]
+        yield Figure("modules in the graph", nodes["many"], nodes["different"], expected.modules)
+        edges = [(row["a"], row["b"]) for row in stores.graph.rows(EDGES)]
+        yield Figure("imports in the graph", len(edges), len(set(edges)), expected.edges)
+
+
+def _must_die(expected: Expected, stores: Stores) -> dict[tuple[str, str], str]:
+    """Kind and path of each job that must die, and of what."""
+    must = {(kind, path): "permanent" for kind in ("graphrag.text", "graphrag.vectors") for path in expected.not_text}
+    if stores.graph:
+        must |= {("graphrag.imports", path): "permanent" for path in expected.not_text | expected.not_python}
+    return {**must, ("demo.aborts", ""): "interruptions"}
+
+
 def _mismatches(
-    corpus: Corpus, report: Report, dead: dict[str, tuple[str, str]], must_die: set[str], indexed: int
-) -> list[str]:
-    wrong = []
+    report: Report, dead: dict[tuple[str, str], str], must_die: dict[tuple[str, str], str]
+) -> Iterator[str]:
     if report.lost:
-        wrong.append(f"{report.lost} jobs are neither completed nor dead")
-    if set(dead) != must_die:
-        wrong.append(f"dead are {sorted(dead)}, and should be {sorted(must_die)}")
-    if dead.get(str(corpus.not_text), ("",))[0] != "permanent":
-        wrong.append("the file that is not text did not die of a permanent error")
-    if dead.get(str(corpus.aborts), ("",))[0] != "interruptions":
-        wrong.append("the file whose handler aborts was not quarantined")
-    if report.completed != report.files - len(must_die):
-        wrong.append(f"{report.completed} jobs completed, and {report.files - len(must_die)} should have")
-    if indexed != report.completed:
-        wrong.append(f"{indexed} files are in the index, and {report.completed} jobs completed")
-    if report.rows != report.expected_rows:
-        wrong.append(f"{report.rows} passages are in the index, and {report.expected_rows} were counted")
-    if not report.hits:
-        wrong.append("the search found nothing")
-    return wrong
+        yield f"{report.lost} jobs are neither completed nor dead"
+    if dead != must_die:
+        differing = sorted(set(dead.items()) ^ set(must_die.items()))
+        yield f"{len(dead)} jobs are dead, and {len(must_die)} should be; the difference: {differing[:5]}"
+    for figure in report.figures:
+        if not figure.good:
+            yield f"{figure.name}: {figure}"
 
 
-def show(report: Report, folder: Path, console: Console) -> None:
-    """The report, and what to try next."""
-    lines = [("files", f"{report.files:,}"), ("completed", f"{report.completed:,}")]
-    lines += [("dead", f"{name}: {reason}") for name, reason in report.dead]
+def show(report: Report, outage: Outage | None, console: Console) -> None:
+    """All figures."""
+    lines = [("jobs", f"{report.jobs:,}"), ("completed", f"{report.completed:,}")]
+    lines += [("dead, as must be", f"{n} of {what}") for what, n in sorted(report.dead.items())]
     lines += [
-        ("lost", f"{report.lost}"),
-        ("run twice", f"{report.run_twice} (were executing when the daemon was killed)"),
-        ("index rows", f"{report.rows:,} (counted independently: {report.expected_rows:,})"),
-        ("jobs a second", f"{report.jobs_per_second:,.0f} (the crash and the restart included)"),
+        ("lost", str(report.lost)),
+        ("delivered twice", f"{report.interrupted} (the daemon was killed under them)"),
     ]
+    lines += [(figure.name, str(figure)) for figure in report.figures]
+    if outage:
+        lines += [
+            ("breaker", f"opened at {_opened(outage)}"),
+            ("probes", f"{outage.count('half_open', 'open')} failed, {outage.count('half_open', 'closed')} closed it"),
+            ("parked", f"{outage.parked:,} jobs, none of them charged with an attempt"),
+            ("went on meanwhile", f"{sum(outage.others.values()):,} other jobs in {outage.seconds:.1f} s"),
+            ("ramp", " → ".join(str(rate) for rate in outage.ramp) + " jobs a second"),
+        ]
+    lines.append(("jobs a second", f"{report.jobs_per_second:,.0f} (crash, restart and outage included)"))
     console.print()
     for name, value in lines:
-        console.print(f"[bold]{name:14}[/]{escape(value)}", soft_wrap=True)
-    console.print(f'\nsearch for "{QUESTION}":')
-    for path, line in report.hits:
-        console.print(f"  {path}:{line}", soft_wrap=True)
+        console.print(f"[bold]{name:24}[/]{escape(value)}", soft_wrap=True)
     for wrong in report.mismatches:
         console.print(f"[bold red]MISMATCH[/] {escape(wrong)}", soft_wrap=True)
-    console.print(f"\nThe queue is still there. Try:\n  cd {folder}")
+
+
+def show_answers(answers: dict[str, list[dict[str, Any]]], console: Console) -> None:
+    """Each question: the nearest passages, their documents, and who imports those."""
+    for question, hits in answers.items():
+        console.print(f"\n[bold]{escape(question)}[/]")
+        for hit in hits:
+            console.print(
+                f"  {hit['score']:.3f}  {escape(hit['where'])}  [dim]{escape(hit['says'][:70])}[/]", soft_wrap=True
+            )
+            console.print(f"         {_document(hit)}", soft_wrap=True)
+
+
+def _document(hit: dict[str, Any]) -> str:
+    importers = hit["imported_by"]
+    text = f"its document has {hit['passages']} passages"
+    if importers is None:
+        return text
+    some = f": {', '.join(importers[:3])}{', …' if len(importers) > 3 else ''}" if importers else ""
+    return f"{text}; {len(importers)} modules import it{some}"
+
+
+def show_next(folder: Path, console: Console) -> None:
+    """What to try with the queue that is left."""
+    console.print(f"\nThe queue is still there (the servers have ended). Try:\n  cd {folder}", soft_wrap=True)
     tool = Path(sys.executable).with_name("perdure")
-    for command in ("status", "jobs", "dead list", "dead show ID", "doctor"):
+    for command in ("status", "jobs", "breaker list", "dead list", "dead show ID"):
         console.print(f"  {tool} {command}", soft_wrap=True)
 
 
-def _ids(client: Client, state: str) -> set[int]:
-    ids: set[int] = set()
+def _opened(outage: Outage) -> str:
+    at = next((event.at for event in outage.events if event.now == "open"), 0)
+    return f"{datetime.fromtimestamp(at / 1_000, UTC).astimezone():%H:%M:%S}" if at else "no time"
+
+
+def _completed(client: Client) -> Iterator[Any]:
     before = None
-    while page := client.list_sync(JobFilter(states=[state], before=before, limit=PAGE)):
-        ids.update(view.id for view in page)
+    while page := client.list_sync(JobFilter(states=["completed"], before=before, limit=PAGE)):
+        yield from page
         before = page[-1].id
-    return ids
 
 
-def _last_message(errors_json: str) -> str:
-    message = str(msgspec.json.decode(errors_json)[-1]["message"])
-    return message if len(message) <= 120 else message[:119] + "…"
-
-
-def _index(index: Path) -> tuple[int, int, list[tuple[str, int]]]:
-    """Rows, files, and the best hits for the question."""
-    connection = sqlite3.connect(index)
-    try:
-        rows = connection.execute("SELECT count(*) FROM passages").fetchone()[0]
-        files = connection.execute("SELECT count(*) FROM files").fetchone()[0]
-        query = "SELECT path, line FROM passages WHERE passages MATCH ? ORDER BY rank LIMIT 3"
-        hits = connection.execute(query, (f'"{QUESTION}"',)).fetchall()
-        return rows, files, [(str(path), int(line)) for path, line in hits]
-    finally:
-        connection.close()
+def _path(args: str) -> str:
+    return str(msgspec.json.decode(args).get("path", ""))

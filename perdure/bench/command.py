@@ -14,13 +14,18 @@ import click
 import msgspec
 
 from perdure.bench import measure
+from perdure.bench.guard import guard_overhead
+from perdure.bench.parked import parked
 
-NAMES = ("drain", "async", "latency")
+#: What is run when nothing is named: `parked` takes minutes.
+USUAL = ("drain", "async", "latency", "guard")
+NAMES = (*USUAL, "parked")
 
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(NAMES))
 @click.option("--jobs", default=50_000, show_default=True, help="Jobs of a drain (rounded up to thousands).")
+@click.option("--parked", "parked_jobs", default=1_000_000, show_default=True, help="Jobs that `parked` parks.")
 @click.option("--samples", default=300, show_default=True, help="Jobs of the latency measurement.")
 @click.option("--workers", default=2, show_default=True, help="Worker processes.")
 @click.option(
@@ -37,15 +42,16 @@ NAMES = ("drain", "async", "latency")
 def bench(
     names: tuple[str, ...],
     jobs: int,
+    parked_jobs: int,
     samples: int,
     workers: int,
     durability: Literal["full", "normal"],
     folder: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure this machine: NAMES are drain, async and latency; all by default.
+    """Measure this machine: NAMES are drain, async, latency, guard and parked; all but the last by default.
 
-    Each starts a daemon of its own in a scratch folder and compares its figure with a limit measured in the same run.
+    Each compares its figure with a limit measured in the same run; all but guard start a daemon in a scratch folder.
     """
     jobs = -(-jobs // measure.CHUNK) * measure.CHUNK
     if not as_json:
@@ -54,8 +60,10 @@ def bench(
         "drain": lambda path: [measure.drain(path, jobs, workers, durability)],
         "async": lambda path: [measure.drain(path, jobs, workers, durability, "bench.async_noop")],
         "latency": lambda path: measure.latency(path, samples, durability),
+        "parked": lambda path: [parked(path, jobs, parked_jobs, workers, durability)],
+        "guard": lambda _path: [guard_overhead()],
     }
-    for name in names or NAMES:
+    for name in names or USUAL:
         with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=folder) as scratch:
             for line in _lines(runs[name](Path(scratch)), as_json):
                 click.echo(line)

@@ -18,13 +18,16 @@ START_SECONDS = 30.0
 
 
 @contextlib.contextmanager
-def running_daemon(folder: Path, *, workers: int, durability: str) -> Iterator[BlockingCaller]:
+def running_daemon(
+    folder: Path, *, workers: int, durability: str, dependency: str | None = None
+) -> Iterator[BlockingCaller]:
     """Start `perdure run` with the benchmark handlers; a client on its socket; a clean stop at the end."""
     config = folder / "perdure.toml"
     config.write_text(
         f'[daemon]\nhandlers = ["perdure.bench.handlers"]\n[store]\ndurability = "{durability}"\n'
         f"retention_count = 10000000\n"
-        f'[workers]\ncount = {workers}\n[logs]\nlevel = "warning"\n'
+        f'[workers]\ncount = {workers}\n[logs]\nlevel = "error"\n'
+        + (f"[dependencies.{dependency}]\n" if dependency else "")
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
     process = subprocess.Popen([sys.executable, "-m", "perdure", "run", "--config", str(config)], env=environ)

@@ -21,3 +21,8 @@ async def async_noop(user: int, name: str) -> None:
 def began() -> int:
     """When the handler was entered: CLOCK_MONOTONIC, nanoseconds."""
     return time.monotonic_ns()
+
+
+@job("bench.needy", needs=("bench-service",))
+def needy(user: int, name: str) -> None:
+    """Nothing, but not without its service."""

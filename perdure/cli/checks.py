@@ -39,12 +39,12 @@ def findings(config: Path | None) -> Iterator[Finding]:
             yield Finding("config", FAIL, line, "correct it; `perdure config check` shows all mistakes")
         return
     yield Finding("config", OK, str(settings.source) if settings.source else "no file; the defaults hold")
-    for name, check in _checks():
+    for name, check in _checks(settings):
         yield _carefully(name, check, settings)
 
 
-def _checks() -> list[tuple[str, Check]]:
-    from perdure.cli import checks_daemon, checks_store
+def _checks(settings: Settings) -> list[tuple[str, Check]]:
+    from perdure.cli import checks_daemon, checks_dependencies, checks_store
 
     return [
         ("folder", checks_store.folder),
@@ -56,6 +56,7 @@ def _checks() -> list[tuple[str, Check]]:
         ("daemon", checks_daemon.daemon),
         ("handlers", checks_daemon.handlers),
         ("clock", checks_daemon.clock),
+        *checks_dependencies.configured(settings),
     ]
 
 

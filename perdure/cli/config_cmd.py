@@ -37,13 +37,23 @@ def check(ctx: click.Context, show: bool, as_json: bool, config: Path | None) ->
         print_document({"ok": False, "mistakes": _mistakes(error)})
         ctx.exit(2)
     source = None if settings.source is None else os.fsdecode(settings.source)
-    values = settings.as_tables()
+    values = _without_secrets(settings.as_tables())
     if as_json:
         print_document({"ok": True, "source": source, "mistakes": [], **({"settings": values} if show else {})})
         return
     if show:
         _print_values(values)
     click.echo(f"{source or 'no configuration file; the defaults hold'}: ok", err=show)
+
+
+def _without_secrets(tables: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    """An address may have a password in it."""
+    from perdure.redact import scrub
+
+    return {
+        section: {name: scrub(value) if isinstance(value, str) else value for name, value in table.items()}
+        for section, table in tables.items()
+    }
 
 
 def _mistakes(error: Exception) -> list[dict[str, object]]:

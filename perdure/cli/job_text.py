@@ -94,10 +94,15 @@ def _when(view: JobView, now: int) -> str:
 def _why(view: JobView) -> str:
     if not view.park_reason:
         return ""
-    what, _, name = view.park_reason.partition(":")
-    if what == "kind":
-        return f": no handler named {clean(name)} is loaded"
-    return f": waits for {clean(view.park_reason)}"
+    what, _, rest = view.park_reason.partition(":")
+    name = clean(rest)
+    words = {
+        "kind": f"no handler named {name} is loaded",
+        "breaker": f"waits until {name} is back, which costs no attempt",
+        "needs": f"needs {name}, which the daemon's configuration does not know",
+        "alone": "on its last life, waits for the worker that runs such jobs alone",
+    }
+    return f": {words.get(what) or f'waits for {clean(view.park_reason)}'}; see `perdure explain {view.id}`"
 
 
 def attempts(view: JobView | DeadView) -> str:

@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "enqueue": Entry("perdure.cli.enqueue_cmd:enqueue", "Put jobs into the queue; prints their ids."),
         "jobs": Entry("perdure.cli.jobs_cmd:jobs", "List jobs, newest first."),
         "show": Entry("perdure.cli.show_cmd:show", "Show everything about one job."),
+        "explain": Entry("perdure.cli.explain_cmd:explain", "Say why a job is where it is, and what it waits for."),
         "logs": Entry("perdure.cli.logs_cmd:logs", "Print what a job wrote."),
         "wait": Entry("perdure.cli.wait_cmd:wait", "Wait until jobs have ended."),
         "cancel": Entry("perdure.cli.act_cmd:cancel", "Take back jobs that have not begun."),
@@ -32,6 +33,9 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Daemon": {
         "status": Entry("perdure.cli.status_cmd:status", "Show what the daemon does, and how it is."),
         "queue": Entry("perdure.cli.queue_cmd:queue", "List, pause and resume queues."),
+        "breaker": Entry(
+            "perdure.cli.breaker_cmd:breaker", "List, open and close the breakers of databases and other services."
+        ),
         "kinds": Entry("perdure.cli.kinds_cmd:kinds", "List the kinds of jobs that the loaded handlers declare."),
         "reload": Entry("perdure.cli.reload_cmd:reload", "Load the handlers anew."),
         "config": Entry("perdure.cli.config_cmd:config", "Check the configuration."),

@@ -96,5 +96,7 @@ JOB_ID = Whole("a job id", 1, 2**63 - 1, "from 1 (`perdure jobs` shows them)")
 PRIORITY = Whole("a priority", -20, 19, "from -20 to 19")
 #: As in perdure/names.py, whose import would cost more.
 ATTEMPTS = Whole("a number of attempts", 1, 10_000, "from 1 to 10000")
+#: How many changes of each breaker to show.
+EVENTS = Whole("a number of changes", 0, 1_000, "from 0 to 1000")
 #: For lists.
 LIMIT = Whole("a limit", 1, 2**63 - 1, "from 1")

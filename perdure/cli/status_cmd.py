@@ -54,6 +54,7 @@ def _print(found: Status, live: bool) -> None:
             ("jobs", ", ".join(counts) or "none"),
             ("dead letters", paint(f"{found.dead:,}", "red" if found.dead else None)),
             ("paused queues", clean(", ".join(found.queues_paused)) or None),
+            ("open breakers", paint(clean(", ".join(found.breakers_open)), "yellow") if found.breakers_open else None),
             ("kinds", found.kinds if live else None),
             (
                 "done",

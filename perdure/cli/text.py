@@ -18,6 +18,9 @@ _STATE_COLOURS = {
     "dead": "red",
     "cancelled": "bright_black",
     "ok": "green",
+    "closed": "green",
+    "open": "red",
+    "half open": "yellow",
     "warn": "yellow",
     "FAIL": "red",
 }

@@ -10,9 +10,11 @@ from typing import Any
 from msgspec import Struct
 
 from perdure.wire.data import (
+    BreakerInfo,
     DeadFilter,
     DeadView,
     Enqueued,
+    Explanation,
     JobFilter,
     JobSpec,
     JobView,
@@ -118,6 +120,35 @@ class ListKinds(Struct, tag="kinds"):
     """The kinds that the handlers loaded last declare."""
 
 
+class ListBreakers(Struct, tag="breakers"):
+    """All breakers, each with its last `events` changes, newest first."""
+
+    events: int = 0
+
+
+class OpenBreaker(Struct, tag="breaker-open"):
+    """Open a breaker by hand. Without `for_ms` it stays open until somebody closes it."""
+
+    name: str
+    who: str = ""
+    reason: str = ""
+    for_ms: int | None = None
+
+
+class CloseBreaker(Struct, tag="breaker-close"):
+    """Close a breaker by hand; the jobs that wait for it are released with a ramp."""
+
+    name: str
+    who: str = ""
+    reason: str = ""
+
+
+class Explain(Struct, tag="explain"):
+    """Why is this job where it is?"""
+
+    id: int
+
+
 class GetStatus(Struct, tag="status"):
     """What the daemon does, and how it is."""
 
@@ -177,6 +208,7 @@ class Status(Struct, omit_defaults=True):
     rss_bytes: int = 0
     cpu_seconds: float = 0.0
     disk_free_bytes: int = 0
+    breakers_open: list[str] = []
     warnings: list[str] = []
 
 
@@ -196,6 +228,10 @@ Request = (
     | PauseQueue
     | ResumeQueue
     | ListKinds
+    | ListBreakers
+    | OpenBreaker
+    | CloseBreaker
+    | Explain
     | GetStatus
     | Reload
 )
@@ -217,6 +253,10 @@ REPLIES: dict[type, Any] = {
     PauseQueue: None,
     ResumeQueue: None,
     ListKinds: list[KindSpec],
+    ListBreakers: list[BreakerInfo],
+    OpenBreaker: None,
+    CloseBreaker: None,
+    Explain: Explanation,
     GetStatus: Status,
     Reload: list[KindSpec],
 }

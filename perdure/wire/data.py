@@ -162,3 +162,56 @@ class Verdict(Struct, omit_defaults=True):
 
     id: int
     error: ErrorData | None = None
+
+
+class BreakerInfo(Struct, omit_defaults=True):
+    """A breaker as people see it. Times are epoch milliseconds; `ok`, `failed`, `slow` are calls in the rolling window.
+
+    `until`: when the break is over, None if it lasts until somebody closes it. `parked`: jobs that wait for it.
+    `ramp`: jobs a second that are being released after a break, 0.0 when none are.
+    """
+
+    name: str
+    state: str
+    reason: str = ""
+    changed_at: int | None = None
+    changed_by: str = ""
+    until: int | None = None
+    break_ms: int = 0
+    probe_job: int = 0
+    ok: int = 0
+    failed: int = 0
+    slow: int = 0
+    parked: int = 0
+    ramp: float = 0.0
+    last_error: str | None = None
+    events: list[BreakerEvent] = []
+
+
+class BreakerEvent(Struct, array_like=True):
+    """A change of a breaker's state: when (epoch milliseconds), from what to what, why, and by whom ("" : by itself)."""
+
+    name: str
+    at: int
+    was: str
+    now: str
+    reason: str
+    who: str = ""
+
+
+class Explanation(Struct, omit_defaults=True):
+    """Why a job is where it is. `because` is a word for programs; `text` a sentence or more for people.
+
+    because: "completed", "cancelled", "dead", "running", "claimed", "next", "behind", "scheduled", "retry", "paused",
+    "kind", "needs", "breaker", "probe", "alone", "no-daemon", "lane-full", "stopping". `ahead`: how many jobs of its queue come
+    before it. `seconds_left` until something changes by itself, when that is known. `name`: the breaker, queue or kind.
+    """
+
+    id: int
+    state: str
+    because: str
+    text: str
+    name: str = ""
+    ahead: int | None = None
+    seconds_left: float | None = None
+    holders: list[int] = []

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from perdure.wire.data import ErrorData, KindSpec
+from perdure.wire.dependencies import BreakerState, Dependencies
 
 
 class JobRow(Struct, array_like=True, gc=False):
@@ -51,7 +52,13 @@ class Drain(Struct, array_like=True, tag="drain"):
     """Give back all that has not begun, finish what runs, then exit with status 0."""
 
 
-ToWorker = Run | Recall | DumpStacks | Drain
+class Breakers(Struct, array_like=True, tag="breakers"):
+    """These breakers are in these states now. A dependency of which nothing was said is closed."""
+
+    states: list[BreakerState]
+
+
+ToWorker = Run | Recall | DumpStacks | Drain | Breakers
 
 
 # --- worker to supervisor: events
@@ -64,12 +71,18 @@ class Hello(Struct, array_like=True, tag="hello"):
 
 
 class Failed(Struct, array_like=True):
-    """A handler raised. `retryable` False: permanent. `retry_after_ms`: the handler's own wish."""
+    """A handler raised. `retryable` False: permanent. `retry_after_ms`: the handler's own wish.
+
+    `dependency`: the failure is that of a call to this dependency. `refused`: the call was not even made, because the
+    breaker was open.
+    """
 
     id: int
     error: ErrorData
     retryable: bool
     retry_after_ms: int | None = None
+    dependency: str | None = None
+    refused: bool = False
 
 
 class Timing(Struct, array_like=True):
@@ -99,7 +112,23 @@ class StacksDumped(Struct, array_like=True, tag="dumped"):
     """The stacks of all tasks are in the stacks file."""
 
 
-FromWorker = Hello | Done | Returned | StacksDumped
+class Observed(Struct, array_like=True, tag="observed"):
+    """What calls to a dependency came to since the last message: how many ended well, failed, and took too long.
+
+    A slow call is counted in `slow` besides, whatever it came to. `probe_job`: this is the verdict of that job's probe.
+    `error`: "Type: message" of the last failure. With no figure at all: a call was refused here, by a half-open breaker
+    that has no probe.
+    """
+
+    name: str
+    ok: int = 0
+    failed: int = 0
+    slow: int = 0
+    probe_job: int = 0
+    error: str | None = None
+
+
+FromWorker = Hello | Done | Returned | StacksDumped | Observed
 
 
 # --- supervisor and nursery: calls
@@ -143,6 +172,9 @@ class WorkerConfig(Struct):
     job_log_bytes: int
     result_bytes: int
     log_level: str = "info"
+    #: Names this queue among all others, for marks in databases that several of them share.
+    store_id: str = ""
+    dependencies: Dependencies = Dependencies()
 
 
 ToNursery = LoadHandlers | ForkWorker

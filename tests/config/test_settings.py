@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from perdure.config.keys import Key
 from perdure.config.paths import MAX_SOCKET_PATH_BYTES
 from perdure.config.rules import Choice, Duration, Folders, Group, Mode, Modules, Name, PathText, Size, Whole
+from perdure.config.rules_remote import Dsn, Flag, Ratio, Text, Url, Words
 from perdure.config.settings import DEFAULT_TOML, Settings, all_keys, load_settings
 from perdure.errors import ConfigError
 
@@ -57,7 +58,8 @@ def test_every_field_of_settings_is_a_key() -> None:
     for name, keys in all_keys().items():
         section = getattr(settings, name)
         assert {key.attribute for key in keys.values()} == set(section.__struct_fields__)
-    assert set(settings.__struct_fields__) == {*all_keys(), "base", "source", "runtime"}
+    others = {"base", "source", "runtime", "credentials", "declared", "breaker_overrides"}
+    assert set(settings.__struct_fields__) == {*all_keys(), *others}
 
 
 def test_every_key_is_explained() -> None:
@@ -101,6 +103,12 @@ def values_for(key: Key) -> st.SearchStrategy[object]:
         PathText: paths,
         Mode: st.integers(0, 0o177).map(lambda bits: 0o600 | bits),
         Folders: st.lists(paths, unique=True, max_size=3).map(tuple),
+        Dsn: st.sampled_from(["", "postgresql://u:p%40@h:1,[::1]:2/d?sslmode=require", "postgres:///d?host=/run"]),
+        Flag: st.booleans(),
+        Ratio: st.floats(0, 1, exclude_min=True),
+        Text: st.text("abc/. äé-", min_size=1, max_size=20),
+        Url: st.just("") if not isinstance(rule, Url) else st.sampled_from(["", rule.example]),
+        Words: st.lists(st.just("http.request"), max_size=1).map(tuple),
         Modules: st.lists(st.from_regex(r"[a-z_]{1,5}(\.[a-z_]{1,5})?", fullmatch=True), unique=True).map(tuple),
     }
     if isinstance(rule, Duration) and rule.zero_is_none:
@@ -108,13 +116,20 @@ def values_for(key: Key) -> st.SearchStrategy[object]:
     return strategies[type(rule)]
 
 
+#: Keys that are checked together with others.
+BOUND = (
+    *("workers.restart_", "jobs.backoff_", "breakers.break", "breakers.retry_", "postgres.pool_", "neo4j.pool_"),
+    *("qdrant.pool_", "postgres.max_c", "neo4j.max_c", "qdrant.max_c", "postgres.password_file"),
+)
+
+
 @st.composite
 def any_settings(draw: st.DrawFn) -> dict[str, dict[str, object]]:
     """Values for some keys, by section and key, as Settings holds them."""
     chosen: dict[str, dict[str, object]] = {}
-    flat = [key for table in all_keys().values() for key in table.values() if not key.name.startswith("restart_")]
+    flat = [key for table in all_keys().values() for key in table.values() if not key.path.startswith(BOUND)]
     for key in draw(st.lists(st.sampled_from(flat), unique=True, max_size=8)):
-        if not key.name.startswith("backoff_"):
+        if key.path not in ("qdrant.path", "workers.count"):
             chosen.setdefault(key.section, {})[key.name] = draw(values_for(key))
     return chosen
 

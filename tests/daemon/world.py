@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from perdure.daemon.actions import DrainWorker, ForkIsolated, Send, TakeBack
 from perdure.daemon.dispatch import SUSPECT_REASON, Dispatch
+from perdure.daemon.gate import Gate
 from perdure.daemon.ledger import Death
 from perdure.daemon.worker_state import DispatchLimits
 from perdure.store.models import ClaimedJob, Committed, NewBatch, NewJob, Placed, Turn
@@ -53,6 +55,9 @@ class MemoryStore:
         for retried in turn.retried:
             if (row := self._held(retried.id, retried.lease, result)) is not None:
                 row.state, row.due = "retryable", retried.scheduled_at
+        for postponed in turn.postponed:
+            if (row := self._held(postponed.id, postponed.lease, result)) is not None:
+                row.state, row.due, row.attempt = "retryable", postponed.scheduled_at, row.attempt - 1
         for interrupted in turn.interrupted:
             if (row := self._held(interrupted.id, interrupted.lease, result)) is not None:
                 row.state, row.interruptions = "available", row.interruptions + 1
@@ -131,11 +136,18 @@ class SimWorker:
 class World:
     """Core, store and workers; each method is one thing that can happen."""
 
-    def __init__(self, kinds: list[KindSpec], workers: int, seed: int = 0, limits: DispatchLimits = LIMITS) -> None:
+    def __init__(
+        self,
+        kinds: list[KindSpec],
+        workers: int,
+        seed: int = 0,
+        limits: DispatchLimits = LIMITS,
+        gate: Gate | None = None,
+    ) -> None:
         self.now = 1_000_000
         self.rng = random.Random(seed)
         self.store = MemoryStore()
-        self.core = Dispatch(limits, lambda failures: 1_000 * failures, 1 << 32)
+        self.core = Dispatch(limits, lambda failures: 1_000 * failures, 1 << 32, gate)
         self.core.kinds_loaded(kinds)
         self.workers: dict[int, SimWorker] = {}
         self.next_worker = 1
@@ -213,8 +225,10 @@ class World:
                 worker.executing.append(job)
                 busy += 1
 
-    def finish(self, number: int, how: str = "ok", took_ns: int = 1_000_000) -> ClaimedJob | None:
-        """One executing job ends: ok, value, error or permanent."""
+    def finish(
+        self, number: int, how: str = "ok", took_ns: int = 1_000_000, dependency: str | None = None
+    ) -> ClaimedJob | None:
+        """One executing job ends: ok, value, error, permanent or refused (the last by a breaker of `dependency`)."""
         worker = self.workers[number]
         if not worker.executing:
             return None
@@ -225,7 +239,10 @@ class World:
         elif how == "value":
             done.results.append((job.id, "1"))
         else:
-            done.failed.append(Failed(job.id, ErrorData("ValueError", "no"), how == "error"))
+            error = ErrorData("ValueError", "no")
+            done.failed.append(
+                Failed(job.id, error, how != "permanent", dependency=dependency, refused=how == "refused")
+            )
         assert self.core.done(number, done, self.now) == []
         return job
 
@@ -285,6 +302,6 @@ class World:
 END = ("completed", "cancelled")
 
 
-def spec(name: str = "job", lane: Lane = "sync") -> KindSpec:
+def spec(name: str = "job", lane: Lane = "sync", needs: Sequence[str] = ()) -> KindSpec:
     """A kind without arguments."""
-    return KindSpec(name, lane, [])
+    return KindSpec(name, lane, [], needs=list(needs))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 
 import pytest
 
 from perdure.context import Context
+from perdure.errors import UnknownDependency
 
 
 def test_a_context_for_unit_tests_needs_nothing() -> None:
@@ -42,3 +45,50 @@ def test_log_lines_of_a_test_are_seen(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "perdure.test"):
         Context.for_test().log.bind(path="a.md").info("split", passages=3)
     assert caplog.messages == ["split path='a.md' passages=3"]
+
+
+class Rows:
+    """A double for both lanes: what is asked is noted."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def fetch(self, query: str) -> list[int]:
+        self.asked.append(query)
+        return [1]
+
+    @contextlib.asynccontextmanager
+    async def once(self, mark: str) -> AsyncIterator[str]:
+        yield mark
+
+
+def test_doubles_stand_in_for_databases() -> None:
+    """A handler that uses a database could not be tested without one."""
+    rows = Rows()
+    ctx = Context.for_test(postgres=rows)
+    assert ctx.blocking.postgres.fetch("SELECT 1") == [1]
+    assert ctx.postgres is rows
+    with pytest.raises(UnknownDependency, match=r"for_test\(neo4j="):
+        _ = ctx.neo4j
+
+
+async def test_guards_and_marks_work_without_a_daemon() -> None:
+    """Handlers with fallbacks and effects that happen once could not be tested."""
+    ctx = Context.for_test(id=5, postgres=Rows())
+
+    async def fail() -> int:
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await ctx.guard("any")(fail)()
+    assert await ctx.guard("any", fallback=7)(fail)() == 7
+    assert await ctx.guard("any", fallback=str)(fail)() == "gone"
+    assert ctx.blocking.guard("any", fallback=None)(lambda: 1 / 0)() is None
+    async with ctx.once("charge").postgres() as mark:
+        assert mark == "test:5:charge"
+
+
+def test_a_context_without_a_worker_has_no_adapters() -> None:
+    """An AttributeError on None would tell nobody what is missing."""
+    with pytest.raises(UnknownDependency, match="for_test"):
+        _ = Context(id=1, kind="k", queue="q", args={}, attempt=1, max_attempts=1, log=Context.for_test().log).postgres

@@ -15,7 +15,9 @@ from perdure.store.models import (
     Interrupted,
     NewBatch,
     NewJob,
+    Parked,
     Placed,
+    Postponed,
     Released,
     Retried,
     Turn,
@@ -85,6 +87,19 @@ class Desk:
         """It raised, and may try again."""
         error = error_json(job.attempt)
         return await self.turn(retried=[Retried(job.id, self.lease, self.now + wait_ms, error)])
+
+    async def postpone(self, job: ClaimedJob, wait_ms: int = 1000) -> Committed:
+        """A dependency failed it."""
+        error = error_json(job.attempt)
+        return await self.turn(postponed=[Postponed(job.id, self.lease, self.now + wait_ms, error)])
+
+    async def park(self, reason: str, *jobs: NewJob) -> list[int]:
+        """New jobs that wait for something, claimed queue by queue; their ids."""
+        ids = [placed.id for placed in await self.enqueue(*jobs)]
+        for queue in sorted({job.queue for job in jobs}):
+            claimed = await self.claim(queue, len(jobs))
+            await self.turn(parked=[Parked(job.id, self.lease, reason) for job in claimed])
+        return ids
 
     async def interrupt(self, job: ClaimedJob) -> Committed:
         """Its worker died."""

@@ -17,6 +17,7 @@ from perdure.store import migrate
 from perdure.store.lock import read_holder
 from perdure.store.migrate import Migration, load_migrations
 from perdure.store.sqlite import open_sqlite
+from perdure.wire.data import JobFilter
 from tests.store.desk import Desk, new_job
 from tests.support.wait import async_wait_until
 
@@ -157,6 +158,35 @@ async def test_an_older_queue_is_brought_up_to_date(tmp_path: Path, monkeypatch:
         assert connection.execute("PRAGMA user_version").fetchone() == (step.version,)
     monkeypatch.setattr(migrate, "load_migrations", lambda: known)
     with pytest.raises(SchemaTooNew):
+        await open_sqlite(path)
+
+
+async def test_a_queue_of_the_first_schema_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T31: the upgrade to the schema with breakers would lose jobs, letters, pauses or parked lines."""
+    path = tmp_path / "queue.db"
+    everything = load_migrations()
+    monkeypatch.setattr(migrate, "load_migrations", lambda: everything[:1])
+    async with await open_sqlite(path) as store:
+        desk = Desk(store)
+        parked = await desk.park("kind:gone", *[new_job(priority=number % 3) for number in range(20)])
+        dead = await desk.dead()
+        done = await desk.running()
+        await desk.complete(done)
+        await desk.enqueue(new_job(unique_key="k", tags_json='["red"]'))
+        await store.pause("default", "ann", desk.now)
+        before = [await store.list(JobFilter(limit=100)), await store.count(), await store.get_dead(dead)]
+    monkeypatch.setattr(migrate, "load_migrations", lambda: everything)
+    async with await open_sqlite(path) as store:
+        assert [await store.list(JobFilter(limit=100)), await store.count(), await store.get_dead(dead)] == before
+        assert await store.paused_queues() == ["default"]
+        assert await store.breakers() == []
+        name = await store.store_id()
+        assert await store.parked_counts("kind:") == {"kind:gone": len(parked)}
+        assert await store.unpark(["kind:gone"], 100, 0) == (len(parked), ["default"])
+    async with await open_sqlite(path) as store:
+        assert await store.store_id() == name
+    monkeypatch.setattr(migrate, "load_migrations", lambda: everything[:1])
+    with pytest.raises(SchemaTooNew, match="knows versions up to 1"):
         await open_sqlite(path)
 
 

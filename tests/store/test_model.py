@@ -13,13 +13,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from perdure.store.models import Buried, Interrupted, NewBatch, Parked, Released, Retried
+from perdure.store.models import Buried, Interrupted, NewBatch, Parked, Postponed, Released, Retried
 from perdure.store.sqlite import SqliteStore, open_sqlite
 from perdure.wire.data import DeadFilter, JobFilter, JobView
 from tests.store.desk import Desk, error_json, new_job
 
 LIVE = ("scheduled", "available", "running", "retryable", "parked")
-Fates = st.sampled_from(["complete", "result", "retry", "interrupt", "release", "park", "bury", "crash", "cancel"])
+Fates = st.sampled_from(
+    ["complete", "result", "retry", "interrupt", "release", "park", "postpone", "bury", "crash", "cancel"]
+)
 Picks = st.lists(st.integers(0, 30), max_size=6)
 
 
@@ -133,6 +135,7 @@ class StoreMachine(RuleBasedStateMachine):
             "interrupt": {"interrupted": [Interrupted(*pair, error) for pair in pairs]},
             "release": {"released": [Released(*pair) for pair in pairs]},
             "park": {"parked": [Parked(*pair, "kind:x") for pair in pairs]},
+            "postpone": {"postponed": [Postponed(*pair, now + 30, error) for pair in pairs]},
             "bury": {"buried": [Buried(*pair, "permanent", error, "fp", False) for pair in pairs]},
             "crash": {"buried": [Buried(*pair, "interruptions", error, "fp", True) for pair in pairs]},
             "cancel": {"cancelled": [Released(*pair) for pair in pairs]},
@@ -151,6 +154,8 @@ class StoreMachine(RuleBasedStateMachine):
             job.state, job.due, job.errors = "retryable", now + 30, job.errors + 1
         elif fate == "interrupt" and job.interruptions + 1 < job.max_interruptions:
             job.state, job.interruptions, job.errors = "available", job.interruptions + 1, job.errors + 1
+        elif fate == "postpone":
+            job.state, job.due, job.attempt, job.errors = "retryable", now + 30, job.attempt - 1, job.errors + 1
         elif fate in ("release", "park", "cancel"):
             job.attempt -= 1
             job.state = {"release": "available", "park": "parked", "cancel": "cancelled"}[fate]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from perdure.errors import Duplicate, Refused
-from perdure.store.models import Buried, Claim, Interrupted, NewBatch, Parked, Placed, Released, Retried
+from perdure.store.models import Buried, Claim, Interrupted, NewBatch, Parked, Placed, Postponed, Released, Retried
 from tests.store.conftest import OpenDesk
 from tests.store.desk import error_json, new_job
 
@@ -78,10 +78,11 @@ async def test_outcomes_of_an_older_lease_are_refused(open_desk: OpenDesk) -> No
             interrupted=[Interrupted(job.id, old, late)],
             released=[Released(job.id, old)],
             parked=[Parked(job.id, old, "kind:x")],
+            postponed=[Postponed(job.id, old, desk.now, late)],
             buried=[Buried(job.id, old, "permanent", late, "fp", False)],
             cancelled=[Released(job.id, old)],
         )
-        assert done.stale == [(job.id, old)] * 8
+        assert done.stale == [(job.id, old)] * 9
         view = await desk.store.get(job.id)
         assert view is not None
         assert (view.state, view.attempt, view.interruptions, view.errors) == ("running", 1, 0, None)
@@ -132,6 +133,26 @@ async def test_a_failed_job_waits_for_its_time(open_desk: OpenDesk) -> None:
         assert view is not None
         assert view.errors is not None
         assert [error["attempt"] for error in json.loads(view.errors)] == [1, 2]
+
+
+async def test_a_postponed_job_is_charged_nothing(open_desk: OpenDesk) -> None:
+    """A database that is down for a day would use up the attempts of every job, or fill their rows with errors."""
+    async with open_desk() as desk:
+        job = await desk.running(max_attempts=1)
+        for round_ in range(25):
+            done = await desk.postpone(job, wait_ms=5_000)
+            assert not done.stale
+            view = await desk.store.get(job.id)
+            assert view is not None
+            assert (view.state, view.attempt, view.interruptions) == ("retryable", 0, 0)
+            assert (view.scheduled_at, await desk.store.next_due()) == (desk.now - 1 + 5_000,) * 2
+            assert len(json.loads(view.errors or "[]")) == min(round_ + 1, 20)
+            desk.now += 5_000
+            done = await desk.turn(promote=True)
+            assert (done.filled, done.next_due) == (["default"], None)
+            (job,) = await desk.claim()
+            assert (job.attempt, job.interruptions) == (1, 0)
+        assert not (await desk.complete(job)).stale
 
 
 async def test_scheduled_jobs_become_due_in_any_order(open_desk: OpenDesk) -> None:

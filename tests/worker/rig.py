@@ -31,6 +31,7 @@ from perdure.wire.work import (
     Hello,
     JobRow,
     LoadHandlers,
+    Observed,
     Returned,
     Run,
     StacksDumped,
@@ -70,6 +71,9 @@ class Worker:
         self.returned: list[int] = []
         self.returns = 0
         self.dumped = 0
+        #: What was told of calls to dependencies; and of these and of outcomes, in the order of arrival.
+        self.observed: list[Observed] = []
+        self.order: list[Observed | Done] = []
         self.timings: dict[str, tuple[int, int]] = {}
         self.ended = False
 
@@ -128,7 +132,11 @@ class Worker:
         return True
 
     def _note(self, message: FromWorker) -> None:
+        if isinstance(message, Observed | Done):
+            self.order.append(message)
         match message:
+            case Observed():
+                self.observed.append(message)
             case Hello():
                 self.hello = message.pid
             case Done():

@@ -1,0 +1,254 @@
+"""Every call to a dependency goes through here: deadline, then breaker, then retry, then the driver.
+
+Traps that are avoided, all measured: pybreaker's decorators never count a coroutine, count a cancellation as a failure,
+and admit a crowd as the probe; tenacity repeats cancellations when it is told what *not* to repeat. So the breaker's
+state is asked and told by hand, only a positive list is repeated, and whatever is not an Exception passes untouched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
+from inspect import isawaitable
+from typing import Any, Final, NamedTuple, TypeVar
+
+from perdure.adapters.call import JobCall
+from perdure.adapters.last_good import LastGood
+from perdure.adapters.verdict import OUTAGES, REPEATABLE, Classify, Verdict
+from perdure.adapters.view import BreakerView
+from perdure.clock import Clock
+from perdure.errors import BreakerOpen, CallTooLong, JobTimeout
+from perdure.wire.dependencies import Policy
+
+T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
+
+#: "There is none": None is a value that a fallback may have.
+NO_FALLBACK: Final[Any] = object()
+
+#: Whether a failed call may be made again; or who decides that, of those which pass by themselves.
+Repeat = bool | Callable[[BaseException], bool]
+
+#: The attribute by which a worker knows that an exception is the fault of a dependency, and of which.
+MARK: Final = "perdure_dependency"
+
+
+class _Limit(NamedTuple):
+    """How long a call may take, and whether it says something about the dependency when it takes longer."""
+
+    seconds: float
+    is_full: bool
+    #: What the error says then.
+    reason: str
+
+
+class Guard:
+    """Guards the calls to the dependency `name`. One for each in a worker process; used in the loop's thread only.
+
+    `classify` tells what an exception says about the dependency. `sleep` waits between two tries, seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        view: BreakerView,
+        classify: Classify,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self._view = view
+        self._classify = classify
+        self._clock = clock
+        self._rng = rng
+        self._sleep = sleep
+        self._last_good = LastGood()
+        self._timeout = policy.timeout_ms / 1000
+        self._slow_ns = policy.slow_after_ms * 1_000_000
+
+    async def call(
+        self,
+        job: JobCall,
+        function: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        retry: Repeat = True,
+        fallback: Any = NO_FALLBACK,
+        cache: Hashable | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """Await `function(*args, **kwargs)`, once or, if it fails with something that passes, a few times.
+
+        `timeout`: seconds for all of it, instead of the policy's; the job's deadline holds besides. `retry=False`: for
+        an effect that must not be doubled when its fate is unknown; a function gets the exception and decides.
+        When the call cannot be made, or fails through the dependency's fault, the last good value that was kept under
+        the key `cache` is returned (the very same object: do not change it), else `fallback`, a value or a function
+        that is given the exception. Arguments of these four names are passed with functools.partial.
+
+        Raises BreakerOpen, CallTooLong, and the driver's own exceptions. It ends as soon as `function` ends when it is
+        cancelled: a driver that goes on then is its adapter's to cut off.
+        """
+        try:
+            result = await self._call(job, function, args, kwargs, timeout, retry)
+        except Exception as exc:
+            if (fallback is NO_FALLBACK and cache is None) or not self._is_outage(exc):
+                raise
+            other: T = await self._instead(exc, fallback, cache)
+            return other
+        if cache is not None:
+            self._last_good.keep(cache, result)
+        return result
+
+    async def watch(
+        self,
+        job: JobCall,
+        function: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """The same with the deadline and the counting only: for a statement inside of a transaction.
+
+        Its transaction has been admitted; it cannot be repeated alone. Raises CallTooLong and the driver's exceptions.
+        """
+        return await self._make(job, False, self._limit(job, timeout), False, function, args, kwargs)
+
+    # --- one call
+
+    async def _call(
+        self,
+        job: JobCall,
+        function: Callable[..., Awaitable[T]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None,
+        retry: Repeat,
+    ) -> T:
+        limit = self._limit(job, timeout)
+        is_probe = self._view.admit(self.name, job.id)
+        return await self._make(job, is_probe, limit, retry, function, args, kwargs)
+
+    def _limit(self, job: JobCall, timeout: float | None) -> _Limit:
+        """What is left for a call. Raises CallTooLong when that is nothing."""
+        seconds = self._timeout if timeout is None else timeout
+        if job.deadline is not None and (left := job.deadline - self._clock.monotonic_ns() / 1e9) < seconds:
+            if left <= 0:
+                raise self._marked(CallTooLong(f"{self.name}: no call was made, the job's time is over"))
+            return _Limit(left, False, "before the job's time was over")
+        return _Limit(seconds, seconds >= self._timeout, f"within {seconds:g} s")
+
+    async def _make(
+        self,
+        job: JobCall,
+        is_probe: bool,
+        limit: _Limit,
+        retry: Repeat,
+        function: Callable[..., Awaitable[T]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> T:
+        """Await it within its limit, and tell the breaker how it ended, once."""
+        started_ns = self._clock.monotonic_ns()
+        cut = asyncio.timeout(limit.seconds)
+        try:
+            async with cut:
+                try:
+                    result = await function(*args, **kwargs)
+                except Exception as exc:
+                    if cut.expired() or not self._may_repeat(retry, exc):
+                        raise
+                    end_ns = started_ns + int(limit.seconds * 1e9)
+                    result = await self._repeat(exc, end_ns, retry, partial(function, *args, **kwargs))
+        except BaseException as exc:
+            took_ns = self._clock.monotonic_ns() - started_ns
+            error = self._judge(job, is_probe, limit, cut.expired(), took_ns, exc)
+            if error is exc:
+                raise
+            raise error from exc
+        is_slow = self._clock.monotonic_ns() - started_ns > self._slow_ns
+        self._view.record(self.name, True, slow=is_slow, probe_job=job.id if is_probe else 0)
+        return result
+
+    def _judge(
+        self, job: JobCall, is_probe: bool, limit: _Limit, is_cut: bool, took_ns: int, exc: BaseException
+    ) -> BaseException:
+        """Tell the breaker what this exception means, if it means anything; and what is to be raised."""
+        if self._says_nothing(exc) or (is_cut and not limit.is_full):
+            if is_probe:
+                self._view.abandon(self.name, job.id)
+            return self._too_long(limit) if is_cut and isinstance(exc, Exception) else exc
+        if is_cut:
+            exc, verdict = self._too_long(limit), Verdict.UNAVAILABLE
+        else:
+            verdict = self._classify(exc)
+        is_outage = verdict in OUTAGES
+        self._view.record(
+            self.name,
+            not is_outage,
+            slow=took_ns > self._slow_ns,
+            probe_job=job.id if is_probe else 0,
+            error=exc if is_outage else None,
+        )
+        return self._marked(exc) if is_outage else exc
+
+    def _too_long(self, limit: _Limit) -> Exception:
+        return self._marked(CallTooLong(f"{self.name}: the call did not end {limit.reason}"))
+
+    # --- what an exception means
+
+    def _says_nothing(self, exc: BaseException) -> bool:
+        """Whether it is no news of this dependency: a cancellation, the job's end, another dependency's failure."""
+        if not isinstance(exc, Exception) or isinstance(exc, (JobTimeout, BreakerOpen)):
+            return True
+        return getattr(exc, MARK, self.name) != self.name or _is_being_cancelled()
+
+    def _may_repeat(self, retry: Repeat, exc: BaseException) -> bool:
+        """Only what is known to pass; and nothing once the task is cancelled, whatever a driver makes of that."""
+        if retry is False or self._says_nothing(exc) or self._classify(exc) not in REPEATABLE:
+            return False
+        return retry is True or retry(exc)
+
+    def _is_outage(self, exc: Exception) -> bool:
+        if isinstance(exc, (BreakerOpen, CallTooLong)) or hasattr(exc, MARK):
+            return True
+        return not self._says_nothing(exc) and self._classify(exc) in OUTAGES
+
+    def _marked(self, exc: E) -> E:
+        """The same exception, with the dependency's name on it if it takes one."""
+        try:
+            setattr(exc, MARK, self.name)
+        except Exception:  # noqa: S110  # it has slots only: then the job's failure is charged like any other
+            pass
+        return exc
+
+    # --- more tries, and other answers
+
+    async def _repeat(self, first: Exception, end_ns: int, retry: Repeat, function: Callable[[], Awaitable[T]]) -> T:
+        from perdure.adapters.repeat import Repeats  # tenacity: not before it is needed
+
+        repeats = Repeats(self.policy, self._clock, self._rng, end_ns, partial(self._may_repeat, retry))
+        return await repeats.run(first, function, self._sleep)
+
+    async def _instead(self, exc: Exception, fallback: Any, cache: Hashable | None) -> Any:
+        """The last good value, else the fallback, else the exception."""
+        if cache is not None:
+            is_kept, value = self._last_good.find(cache)
+            if is_kept:
+                return value
+        if fallback is NO_FALLBACK:
+            raise exc
+        value = fallback(exc) if callable(fallback) else fallback
+        return await value if isawaitable(value) else value
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,147 @@
+"""The client of one worker: opened once, shared by all calls, and opened anew when the key has changed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from perdure.adapters.call import JobCall
+from perdure.adapters.guard import Guard
+from perdure.adapters.qdrant_errors import diagnose, is_answer, is_hang_up, is_key_refused, look_behind
+from perdure.adapters.qdrant_open import Ask, Client, Remote, load_driver, open_client, place_of, read_key
+from perdure.clock import Clock
+from perdure.errors import Unavailable, UsageError
+from perdure.wire.dependencies import QdrantOptions
+
+if TYPE_CHECKING:
+    from qdrant_client import AsyncQdrantClient
+
+    from perdure.adapters.qdrant import Qdrant
+
+R = TypeVar("R")
+
+
+class QdrantPool:
+    """The client of one worker, with its connections. Opened by the first call; used on one loop."""
+
+    def __init__(self, options: QdrantOptions, guard: Guard, clock: Clock) -> None:
+        self.options = options
+        self.guard = guard
+        self.clock = clock
+        self._place = place_of(options)
+        self._loading: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[_Shared] | None = None
+        self._current: _Shared | None = None
+        self._has_answered = False
+        self._closed = False
+
+    def bind(self, job: JobCall) -> Qdrant:
+        """The methods, on behalf of this job."""
+        from perdure.adapters.qdrant import Qdrant
+
+        return Qdrant(self, job)
+
+    async def close(self) -> None:
+        """Close all connections. Calls that are under way end first, or with their own deadline."""
+        self._closed = True
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        current, self._current = self._current, None
+        if current is not None:
+            await current.retire()
+
+    async def load(self) -> None:
+        """Import the driver, once. Not within the guard: slow as it is, no server is to blame. Raises UsageError."""
+        if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
+            self._loading = asyncio.create_task(load_driver())
+        await asyncio.shield(self._loading)
+
+    async def use(self, ask: Ask[R]) -> R:
+        """Run `ask` with the client, opened if it is not. Raises Unavailable, and the driver's exceptions.
+
+        A refused key is read again from its file: if it has changed, the client is opened anew with it and asked again.
+        """
+        while True:
+            shared = await self._open()
+            try:
+                result = await shared.run(ask)
+            except Exception as exc:
+                self._has_answered = self._has_answered or is_answer(exc)
+                if is_key_refused(exc) and await self._has_new_key(shared):
+                    continue
+                error = await self._explain(exc)
+                if error is None:
+                    raise
+                raise error from exc
+            self._has_answered = True
+            return result
+
+    async def native(self) -> AsyncQdrantClient:
+        """The driver's own client. Raises UsageError in the embedded mode, where it would stop the loop."""
+        client = (await self._open()).client
+        if not isinstance(client, Remote):
+            raise UsageError("the embedded Qdrant has no client of its own; use ctx.qdrant.call(lambda client: …)")
+        return client.client
+
+    # --- opening
+
+    async def _open(self) -> _Shared:
+        """The client that is open; the first of those who ask opens it, and the others wait for the same."""
+        if self._current is not None:
+            return self._current
+        if self._closed:
+            raise UsageError("qdrant: the worker is ending, nothing is opened any more")
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open_now())
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)
+
+    async def _open_now(self) -> _Shared:
+        await self.load()
+        self._current = _Shared(await open_client(self.options))
+        return self._current
+
+    def _opened(self, task: asyncio.Task[_Shared]) -> None:
+        self._opening = None
+        if not task.cancelled():
+            task.exception()  # looked at, in case nobody waits any more
+
+    async def _has_new_key(self, used: _Shared) -> bool:
+        """Whether there is another key than the one that was refused; then the client with the old one is given up."""
+        if self._current is used:
+            key = await asyncio.to_thread(read_key, self.options)
+            if key == used.client.key:
+                return False
+        if self._current is used:
+            self._current = None
+            await used.retire()
+        return True
+
+    async def _explain(self, exc: Exception) -> Unavailable | None:
+        error = diagnose(exc, self._place)
+        if error is not None and is_hang_up(error) and not self._has_answered:
+            return await look_behind(self._place) or error
+        return error
+
+
+class _Shared:
+    """A client and how many calls use it. It is closed when it has been given up and the last of them has ended."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._calls = 0
+        self._is_given_up = False
+
+    async def run(self, ask: Ask[R]) -> R:
+        self._calls += 1
+        try:
+            return await self.client.run(ask)
+        finally:
+            self._calls -= 1
+            if self._is_given_up and self._calls == 0:
+                await self.client.close()
+
+    async def retire(self) -> None:
+        self._is_given_up = True
+        if self._calls == 0:
+            await self.client.close()

@@ -1,0 +1,24 @@
+"""The benefit of the doubt: a dependency that fails among many calls that end well may have just gone away."""
+
+from __future__ import annotations
+
+#: How often a job that would die of a dependency's failure is tried again for nothing while the dependency seems well.
+#: With the usual backoff the last of them comes after half a minute, when an outage shows in the figures.
+DOUBTS = 5
+#: For how many jobs that is remembered; the oldest entry makes way.
+DOUBTED_JOBS = 10_000
+
+
+class Doubts:
+    """Counts how often each job was given it. In memory: a job that outlives the daemon begins anew."""
+
+    def __init__(self) -> None:
+        self._given: dict[int, int] = {}
+
+    def give(self, job_id: int) -> int:
+        """Once more. Which time this is, from 1; 0: it has been given often enough."""
+        times = self._given.pop(job_id, 0)
+        self._given[job_id] = min(times + 1, DOUBTS)
+        if len(self._given) > DOUBTED_JOBS:
+            del self._given[next(iter(self._given))]
+        return times + 1 if times < DOUBTS else 0

@@ -1,0 +1,67 @@
+"""What the guard adds to a call that goes well: no daemon, one awaitable that does nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+from perdure.adapters.call import NO_JOB, JobCall
+from perdure.adapters.guard import Guard
+from perdure.adapters.verdict import classify_plain
+from perdure.adapters.view import BreakerView
+from perdure.bench.measure import Figure
+from perdure.clock import SystemClock
+from perdure.wire.dependencies import Policy
+
+#: Calls in a row; the fastest round counts, because the others tell of the neighbours on this machine.
+ROUND_CALLS, ROUNDS = 5_000, 15
+GOAL_US = 10.0
+
+
+def guard_overhead() -> Figure:
+    """Microseconds that a guarded call takes longer than the bare one, on a loop like a worker's."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        bare, guarded, with_deadline = runner.run(_measure())
+    value = min(guarded) - min(bare)
+    median = statistics.median(guarded) - statistics.median(bare)
+    deadline = min(with_deadline) - min(bare)
+    details = f"best of {ROUNDS} rounds of {ROUND_CALLS:,} calls; median {median:.2f} us, with a job's deadline "
+    details += f"{deadline:.2f} us; per call: deadline armed, breaker asked, outcome counted, no tenacity, no task"
+    return Figure(
+        "guard overhead", round(value, 2), "us", round(min(bare), 3), "the bare awaitable",
+        round(min(guarded) / min(bare), 1), f"< {GOAL_US:g} us", value < GOAL_US, details,
+    )  # fmt: skip
+
+
+async def _measure() -> tuple[list[float], list[float], list[float]]:
+    """Microseconds a call in each round: bare, guarded, and guarded with a deadline. Rounds take turns."""
+    clock = SystemClock()
+    view = BreakerView(lambda _observed: None, clock)
+    guard = Guard("bench", Policy(), view, classify_plain, clock, random.Random(0))
+    job = JobCall(1, time.monotonic() + 3_600)
+    bare: list[float] = []
+    guarded: list[float] = []
+    with_deadline: list[float] = []
+    for _ in range(ROUNDS):
+        bare.append(await _round(lambda: _nothing(1)))
+        guarded.append(await _round(lambda: guard.call(NO_JOB, _nothing, 1)))
+        with_deadline.append(await _round(lambda: guard.call(job, _nothing, 1)))
+        view.flush()
+    return bare, guarded, with_deadline
+
+
+async def _round(call: Callable[[], Awaitable[int]]) -> float:
+    started = time.perf_counter()
+    for _ in range(ROUND_CALLS):
+        await call()
+    await asyncio.sleep(0)  # the loop's share: cancelled timers
+    return (time.perf_counter() - started) / ROUND_CALLS * 1e6
+
+
+async def _nothing(value: int) -> int:
+    return value

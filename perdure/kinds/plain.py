@@ -1,0 +1,67 @@
+"""From the values of databases to what a job's result may hold, and no more of it than is reasonable."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from perdure.duration import parse_duration_ms
+from perdure.errors import InvalidArguments
+
+#: How much of what a statement returns stands in its job's result.
+MOST_ROWS: Final = 1_000
+MOST_ROWS_BYTES: Final = 256 * 1024
+
+
+def plain(value: Any) -> Any:
+    """The same value as JSON can hold it: times as ISO text, numbers of any length as text, bytes in base64."""
+    match value:
+        case None | bool() | str():
+            return value
+        case int():
+            return value if -(2**63) <= value < 2**63 else str(value)
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case datetime() | date() | time():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case Decimal():
+            return str(value)
+        case bytes() | bytearray() | memoryview():
+            return base64.b64encode(value).decode()
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [plain(item) for item in value]
+    return str(value)
+
+
+def bounded(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """{"rows": […]}, and "truncated": true when there are more than a result may hold."""
+    kept: list[Any] = []
+    size = 0
+    for row in rows:
+        one = plain(dict(row))
+        size += len(msgspec.json.encode(one))
+        if len(kept) >= MOST_ROWS or size > MOST_ROWS_BYTES:
+            return {"rows": kept, "truncated": True}
+        kept.append(one)
+    return {"rows": kept}
+
+
+def seconds(timeout: str | float) -> float:
+    """A time limit as it comes from a producer: text such as "30s", or seconds. Raises InvalidArguments."""
+    try:
+        milliseconds = parse_duration_ms(timeout)
+    except Exception as error:
+        raise InvalidArguments(f"timeout: {error}") from error
+    if milliseconds <= 0:
+        raise InvalidArguments("timeout: it must be above 0")
+    return milliseconds / 1000

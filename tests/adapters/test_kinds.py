@@ -1,0 +1,152 @@
+"""The ready-made kinds for databases, against real ones."""
+
+from __future__ import annotations
+
+import importlib
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from perdure.context import Context
+from perdure.errors import InvalidArguments
+from perdure.kinds import BUILTIN
+from perdure.kinds.neo4j_execute import execute as neo4j_execute
+from perdure.kinds.plain import MOST_ROWS, bounded, plain
+from perdure.kinds.postgres_execute import execute as postgres_execute
+from perdure.kinds.qdrant_upsert import upsert
+from perdure.registry import registry
+from perdure.wire.dependencies import Policy, PostgresOptions, QdrantOptions
+from tests.adapters.neo4j_rig import options_for
+from tests.adapters.test_toolbox import Kit
+from tests.support.bolt_server import BoltServer
+
+
+@asynccontextmanager
+async def context(**options: Any) -> AsyncIterator[Context]:
+    """A job's context with real adapters."""
+    kit = Kit(policy=Policy(timeout_ms=20_000), **options)
+    log = Context.for_test().log
+    yield Context(id=7, kind="k", queue="q", args={}, attempt=1, max_attempts=5, log=log, tools=kit.box.tools)
+    await kit.box.close(5.0)
+
+
+def test_each_kind_is_in_its_module() -> None:
+    """A kind that the configuration names would not be there, or would not say what it needs."""
+    for kind, module in BUILTIN.items():
+        importlib.import_module(module)
+        job = registry.get(kind)
+        assert job is not None, kind
+        assert job.spec.module == module
+        assert job.spec.doc
+        adapter = kind.partition(".")[0]
+        assert job.spec.needs == ([] if adapter == "http" else [adapter])
+
+
+# --- results
+
+
+def test_values_of_databases_become_data() -> None:
+    """A statement would take effect, and its job fail because of its result."""
+    moment = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    number = uuid.UUID(int=7)
+    assert plain({"a": (1, moment, Decimal("1.50"), b"\0\1", float("nan"), 2**80, number), 5: timedelta(hours=1)}) == {
+        "a": [1, "2024-05-01T12:00:00+00:00", "1.50", "AAE=", "nan", str(2**80), str(number)],
+        "5": 3600.0,
+    }
+
+
+def test_rows_are_bounded() -> None:
+    """One careless SELECT would fill the queue's file."""
+    assert bounded([{"n": 1}]) == {"rows": [{"n": 1}]}
+    many = bounded({"n": n} for n in range(MOST_ROWS + 1))
+    assert (len(many["rows"]), many["truncated"]) == (MOST_ROWS, True)
+    assert bounded([{"text": "x" * 300_000}]) == {"rows": [], "truncated": True}
+
+
+# --- postgres.execute
+
+
+async def test_a_statement_tells_its_status_or_its_rows(postgres_dsn: str) -> None:
+    """Whoever runs SQL from the shell could not see what came of it."""
+    async with context(postgres=PostgresOptions(dsn=postgres_dsn)) as ctx:
+        run = postgres_execute.function
+        assert await run(ctx, "CREATE TABLE t (id int, body jsonb); CREATE TABLE u ()") == {"status": "CREATE TABLE"}
+        assert await run(ctx, "INSERT INTO t VALUES ($1, $2)", [1, {"a": 1}]) == {"status": "INSERT 0 1"}
+        returned = await run(ctx, "INSERT INTO t SELECT n FROM generate_series(2, 2000) n RETURNING id")
+        assert (len(returned["rows"]), returned["truncated"]) == (MOST_ROWS, True)
+        counted = await run(ctx, "SELECT count(*) AS n, max(body->>'a') AS a FROM t")
+        assert counted == {"rows": [{"n": 2000, "a": "1"}]}
+        assert await run(ctx, "VACUUM t") == {"status": "VACUUM"}
+        day = await run(ctx, "SELECT $1::text::date AS day", ["2024-05-01"])
+        assert day == {"rows": [{"day": "2024-05-01"}]}
+
+
+async def test_a_statement_with_a_key_takes_effect_once(postgres_dsn: str) -> None:
+    """The shell would have no way to enqueue a payment twice without paying twice."""
+    async with context(postgres=PostgresOptions(dsn=postgres_dsn)) as ctx:
+        run = postgres_execute.function
+        await run(ctx, "CREATE TABLE t (id int)")
+        insert = "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)"
+        assert await run(ctx, insert, once="k") == {"status": "INSERT 0 1"}
+        assert await run(ctx, insert, once="k") == {"done_before": True}
+        assert await run(ctx, "INSERT INTO t VALUES (3) RETURNING id", once="l") == {"rows": [{"id": 3}]}
+        with pytest.raises(asyncpg.DataError):
+            await run(ctx, "SELECT 1/0", once="m")
+        assert await run(ctx, "SELECT count(*) AS n FROM t", once="m") == {"rows": [{"n": 3}]}
+
+
+@pytest.mark.parametrize(
+    ("sql", "args"), [("SELEC 1", []), ("SELECT 1; SELECT $1::int", [1]), ("SELECT $1::int", ["x"])]
+)
+async def test_a_mistake_in_a_statement_is_permanent(postgres_dsn: str, sql: str, args: list[Any]) -> None:
+    """It would be run again until no attempt is left."""
+    async with context(postgres=PostgresOptions(dsn=postgres_dsn)) as ctx:
+        with pytest.raises(postgres_execute.permanent):
+            await postgres_execute.function(ctx, sql, args)
+
+
+# --- neo4j.execute
+
+
+async def test_a_query_tells_its_counters_and_rows(bolt: BoltServer, tmp_path: Path) -> None:
+    """Whoever runs Cypher from the shell could not see what came of it."""
+    async with context(neo4j=options_for(bolt, tmp_path)) as ctx:
+        run, name = neo4j_execute.function, uuid.uuid4().hex
+        made = await run(ctx, "CREATE (n:KindTest {name: $name})", {"name": name})
+        assert made["counters"]["nodes_created"] == 1
+        assert "rows" not in made
+        query = "MATCH (n:KindTest {name: $name}) RETURN n.name AS name"
+        assert (await run(ctx, query, {"name": name}, access="read"))["rows"] == [{"name": name}]
+        first = await run(ctx, "CREATE (:KindTest {name: $name})", {"name": name}, once=name)
+        assert first["counters"]["nodes_created"] == 1
+        assert await run(ctx, "CREATE (:KindTest {name: $name})", {"name": name}, once=name) == {"done_before": True}
+        assert len((await run(ctx, query, {"name": name}))["rows"]) == 2
+
+
+# --- qdrant.upsert
+
+
+async def test_points_are_written_once_and_named_by_their_place(tmp_path: Path) -> None:
+    """A second delivery would double points that have no id."""
+    async with context(qdrant=QdrantOptions(path=str(tmp_path / "points"))) as ctx:
+        run = upsert.function
+        points: list[dict[str, Any]] = [{"vector": [1.0, 0.0], "payload": {"n": 1}}, {"id": 5, "vector": [0.0, 1.0]}]
+        for _ in range(2):
+            assert await run(ctx, "docs", points, distance="Cosine") == {"status": "completed", "points": 2}
+        assert await ctx.qdrant.count("docs") == 2
+        assert await run(ctx, "docs", []) == {"status": "completed", "points": 0}
+
+
+@pytest.mark.parametrize("point", [{"id": 1}, {"id": 1, "vector": "x"}, {"id": 1, "vector": [1.0], "wrong": 1}])
+async def test_a_point_that_is_none_is_named(tmp_path: Path, point: dict[str, Any]) -> None:
+    """One bad point among thousands could not be found."""
+    async with context(qdrant=QdrantOptions(path=str(tmp_path / "points"))) as ctx:
+        with pytest.raises(InvalidArguments, match=r"points\[1\]"):
+            await upsert.function(ctx, "docs", [{"id": 2, "vector": [1.0]}, point])
