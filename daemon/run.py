@@ -64,8 +64,9 @@ async def _serve(settings: Settings, notifier: Notifier, sockets: list[int]) -> 
             info = await store.begin_run(os.getpid(), boot_id, clock.now_ms())
             await _recover(supervisor, info)
             supervisor.service.kinds_loaded(await store.kinds())
+            await supervisor.prepare(info, boot_id)
             async with ControlSocket(settings, supervisor, sockets):
-                if await _start(supervisor, info, boot_id):
+                if await _start(supervisor):
                     notifier.ready(supervisor.housekeeping.status_line())
                     log.info("daemon.ready", **_ready_facts(settings, supervisor))
                     await supervisor.supervise()
@@ -77,9 +78,9 @@ async def _serve(settings: Settings, notifier: Notifier, sockets: list[int]) -> 
         log.info("daemon.stopped")
 
 
-async def _start(supervisor: Supervisor, info: RunInfo, boot_id: str) -> bool:
+async def _start(supervisor: Supervisor) -> bool:
     """Start the processes; False when a signal said to stop meanwhile."""
-    starting = asyncio.ensure_future(supervisor.start(info, boot_id))
+    starting = asyncio.ensure_future(supervisor.start())
     told = asyncio.ensure_future(supervisor.told_to_stop())
     try:
         await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)

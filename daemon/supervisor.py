@@ -101,13 +101,12 @@ class Supervisor:
 
     # --- starting
 
-    async def start(self, run: RunInfo, boot_id: str) -> None:
-        """Load the handlers and fork workers. The queue is open and recovered already."""
+    async def prepare(self, run: RunInfo, boot_id: str) -> None:
+        """Everything that a request may ask about, from a queue that is open and recovered already."""
         settings = self.settings
         jobs, workers = settings.jobs, settings.workers
         limits = DispatchLimits(workers.prefetch_ms * 1e6, workers.prefetch_jobs, workers.async_slots)
-        dependencies = settings.dependencies()
-        self.breakers = Breakers(self, dependencies.policies, await self.store.breakers())
+        self.breakers = Breakers(self, settings.dependencies().policies, await self.store.breakers())
         self.core = Dispatch(
             limits,
             lambda failures: full_jitter_ms(failures, jobs.backoff_base_ms, jobs.backoff_cap_ms, self.rng),
@@ -123,9 +122,12 @@ class Supervisor:
         for name in await self.store.available_queues():
             self.core.queues.fill(name)
         self.core.next_due = await self.store.next_due()
+
+    async def start(self) -> None:
+        """Load the handlers and fork workers."""
         nursery, kinds = await self.fleet.load()
         if not kinds:
-            log.warning("handlers.none", modules=list(settings.daemon.handlers), advice="jobs wait for some")
+            log.warning("handlers.none", modules=list(self.settings.daemon.handlers), advice="jobs wait for some")
         await self.store.save_kinds(kinds, self.clock.now_ms())
         self.fleet.adopt(nursery)
         self.engine.take_kinds(kinds)

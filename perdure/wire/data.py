@@ -189,7 +189,7 @@ class BreakerInfo(Struct, omit_defaults=True):
 
 
 class BreakerEvent(Struct, array_like=True):
-    """A change of a breaker's state: when (epoch milliseconds), from what to what, why, and by whom ("" : by itself)."""
+    """A change of a breaker's state: when (epoch milliseconds), from what to what, why, by whom ("": by itself)."""
 
     name: str
     at: int
@@ -203,8 +203,9 @@ class Explanation(Struct, omit_defaults=True):
     """Why a job is where it is. `because` is a word for programs; `text` a sentence or more for people.
 
     because: "completed", "cancelled", "dead", "running", "claimed", "next", "behind", "scheduled", "retry", "paused",
-    "kind", "needs", "breaker", "probe", "alone", "no-daemon", "lane-full", "stopping". `ahead`: how many jobs of its queue come
-    before it. `seconds_left` until something changes by itself, when that is known. `name`: the breaker, queue or kind.
+    "kind", "needs", "breaker", "probe", "alone", "no-daemon", "lane-full", "stopping". `ahead`: how many jobs of its
+    queue come before it. `seconds_left` until something changes by itself, when that is known. `name`: the breaker,
+    queue or kind.
     """
 
     id: int

@@ -91,8 +91,8 @@ class Dependencies(Struct, frozen=True):
     policies: dict[str, Policy] = {}
 
 
-#: As a probe's job: any job of the one worker that is told so. For a breaker that no job waits for, because all who call
-#: have something to fall back on.
+#: As a probe's job: any job of the one worker that is told so. For a breaker that no job waits for, because all who
+#: call have something to fall back on.
 ANY_JOB: Final = -1
 
 BreakerWord = Literal["closed", "open", "half_open"]
