@@ -12,7 +12,7 @@ CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 /usr/bin/p
 
 .PHONY: help
 help: ## list these words
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' \
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## (.*)/\1\t\2/' \
 		| while IFS=$$'\t' read -r word text; do printf '  make %-12s %s\n' "$$word" "$$text"; done
 
 .PHONY: setup
@@ -59,6 +59,10 @@ test: setup ## all tests but the long crash campaign
 .PHONY: test-crash
 test-crash: setup ## the long kill -9 campaign
 	@$(BIN)/python -m pytest -m crash_long -s
+
+.PHONY: neo4j
+neo4j: setup ## fetch Neo4j itself with Maven, for the tests (120 MB, outside of the checkout; else they use ArcadeDB)
+	@$(BIN)/python -m tests.support.bolt_server fetch
 
 .PHONY: lint
 lint: setup ## style, formatting, and which way imports go

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from queue import SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from perdure.errors import JobTimeout
+from perdure.errors import CallTooLong, JobTimeout
 
 R = TypeVar("R")
 
 #: Await it on the loop to have a function run in the thread that waits, and to get what it returns or raises.
 Send = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+
+_NOTHING: Final = object()
 
 
 class _Errand(NamedTuple):
@@ -41,16 +44,23 @@ def run_errands(loop: asyncio.AbstractEventLoop, start: Callable[[Send], Awaitab
         return await start(send)
 
     ended = asyncio.run_coroutine_threadsafe(run(), loop)
+    value: Any = _NOTHING
     try:
         ended.add_done_callback(lambda _: errands.put(None))
         while (errand := errands.get()) is not None:
-            _run_here(loop, errand)
+            value = _run_here(loop, errand)
         return ended.result()
+    except CallTooLong:
+        if value is _NOTHING:
+            raise
+        # It came late, but it came. The breaker has counted a failure; to drop the value would repeat the effect.
+        return value  # type: ignore[no-any-return]  # what the function returns
     finally:
         ended.cancel()  # does nothing when it is done
 
 
-def _run_here(loop: asyncio.AbstractEventLoop, errand: _Errand) -> None:
+def _run_here(loop: asyncio.AbstractEventLoop, errand: _Errand) -> Any:
+    """What the function returned; _NOTHING if it raised."""
     try:
         value = errand.function()
     except JobTimeout:
@@ -64,6 +74,8 @@ def _run_here(loop: asyncio.AbstractEventLoop, errand: _Errand) -> None:
         loop.call_soon_threadsafe(_settle, errand.answer, None, error)
     else:
         loop.call_soon_threadsafe(_settle, errand.answer, value, None)
+        return value
+    return _NOTHING
 
 
 def _settle(answer: asyncio.Future[Any], value: Any, error: Exception | None) -> None:

@@ -44,7 +44,8 @@ __all__ = ["BlockingQdrant", "Qdrant", "QdrantPool", "check", "classify", "point
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: How much of the time that is left for a call may go into making a connection, so that this fails before the call.
+#: How much of the time that is left for a call may go into making a connection, so that this fails before the call;
+#: and the least, seconds.
 _CONNECT_SHARE: Final = 0.8
 _LEAST_SECONDS: Final = 0.01
 

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from perdure.adapters.verdict import Verdict
+from perdure.adapters.verdict import Verdict, is_transport_broken
 from perdure.errors import (
     CertificateRefused,
     NoAnswer,
@@ -97,7 +97,7 @@ def classify(exc: BaseException) -> Verdict:
         return Verdict.CALLER if source is None else classify(source)
     if _GRPC in names:
         return _verdict(_grpc_code(exc), _UNAVAILABLE_CODES, _REFUSED_CODES)
-    passing = _EXHAUSTED in names or (_TRANSPORT in names and not names & _UNSENDABLE)
+    passing = _EXHAUSTED in names or (_TRANSPORT in names and not names & _UNSENDABLE) or is_transport_broken(exc)
     # TimeoutError and the rest of ConnectionError: what the event loop and the system raise.
     return Verdict.UNAVAILABLE if passing or isinstance(exc, (ConnectionError, TimeoutError)) else Verdict.CALLER
 
@@ -158,7 +158,11 @@ def diagnose(exc: BaseException, place: Place) -> Unavailable | None:
         return _stranger(place, "its answer cannot be read")
     if _HANDLING in names:
         source = getattr(exc, "source", None)
-        if source is None or not _names(source) & {_TRANSPORT, *_UNREADABLE} or _names(source) & _UNSENDABLE:
+        if source is None:
+            return None
+        if is_transport_broken(source):
+            return _lost(place)
+        if not _names(source) & {_TRANSPORT, *_UNREADABLE} or _names(source) & _UNSENDABLE:
             return None
         return (
             _stranger(place, "its answer has another shape")

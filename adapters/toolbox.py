@@ -292,8 +292,8 @@ class BlockingTools:
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """`ctx.guard` for a blocking function, which runs in the thread that calls it.
 
-        Such a function cannot be cut short: when it outlasts `timeout`, its breaker knows at once, but the caller gets
-        CallTooLong only when it returns. So give it a time limit of its own, too.
+        Such a function cannot be cut short: when it outlasts `timeout`, its breaker knows at once, but the caller only
+        when it ends: with what it returns, late as it is, or CallTooLong. So give it a time limit of its own, too.
         """
         options = _options(timeout, fallback, cache, retry)
         call = partial(self._box.guard(name).call, self._job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from traceback import walk_tb
 from typing import Final
 
 from perdure.classify import is_passing
@@ -41,9 +42,22 @@ def classify_plain(exc: BaseException) -> Verdict:
     if isinstance(exc, BaseExceptionGroup):
         plain = all(classify_plain(member) is Verdict.UNAVAILABLE for member in exc.exceptions)
         return Verdict.UNAVAILABLE if plain else Verdict.CALLER
-    if is_passing(exc) or _http_status(exc) in _PASSING_STATUS:
+    if is_passing(exc) or _http_status(exc) in _PASSING_STATUS or is_transport_broken(exc):
         return Verdict.UNAVAILABLE
     return Verdict.CALLER
+
+
+def is_transport_broken(exc: BaseException) -> bool:
+    """Whether httpx stumbled over a connection that was gone as soon as it was made.
+
+    Under uvloop such a socket is None, or closed: an AttributeError or a RuntimeError out of anyio, which httpx does
+    not translate. Known by the frame of its transport, httpcore.
+    """
+    if not isinstance(exc, (AttributeError, RuntimeError)):
+        return False
+    return any(
+        frame.f_globals.get("__name__", "").partition(".")[0] == "httpcore" for frame, _ in walk_tb(exc.__traceback__)
+    )
 
 
 def _http_status(exc: BaseException) -> int | None:

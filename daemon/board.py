@@ -94,15 +94,11 @@ class Board:
 
     # --- what is asked
 
-    def blocks(self, needs: Sequence[str], job_id: int) -> str | None:
-        """The first of these breakers that keeps this job from running. A half-open one lets its probe run."""
+    def blocks(self, needs: Sequence[str], job_id: int) -> list[str]:
+        """Those of these breakers that keep this job from running. A half-open one lets its probe run."""
         if not self._shut:
-            return None
-        for name in needs:
-            breaker = self._shut.get(name)
-            if breaker is not None and (not job_id or breaker.probe_job != job_id):
-                return name
-        return None
+            return []
+        return [name for name in needs if name in self._shut and not (job_id and self._shut[name].probe_job == job_id)]
 
     def wants_probe(self) -> list[str]:
         """Half-open breakers for which no job calls."""

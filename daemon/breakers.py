@@ -46,6 +46,8 @@ class Breakers:
         #: because whoever falls back on something else does not wait. And the worker that was let probe therefore.
         self._callers: dict[str, int] = {}
         self._chosen: dict[str, int] = {}
+        #: Half-open breakers that found nobody to probe: not asked for again before a call is refused, or `look` comes.
+        self._lonely: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._stepping: asyncio.Task[None] | None = None
         self._unsaved: list[tuple[list[SavedBreaker], list[BreakerEvent]]] = []
@@ -54,19 +56,25 @@ class Breakers:
     # --- the core's gate
 
     def parks(self, needs: Sequence[str], job_id: int) -> str | None:
-        """The park reason of a job that cannot run now. The first that a half-open breaker keeps becomes its probe."""
-        board = self.board
+        """The park reason of a job that cannot run now. The first that half-open breakers keep becomes their probe."""
+        reason = self._keeps(needs, job_id)
+        if reason is not None:
+            self.ended((job_id,))  # a probe that another of its dependencies keeps from running
+        return reason
+
+    def _keeps(self, needs: Sequence[str], job_id: int) -> str | None:
         for need in needs:
-            if need not in board.known:
+            if need not in self.board.known:
                 return NEEDS_REASON + need
-        name = board.blocks(needs, job_id)
-        if name is None:
-            return None
-        self.ended((job_id,))  # a probe that another of its dependencies keeps from running
-        others = [other for other in needs if other != name]
-        if name in board.wants_probe() and board.blocks(others, job_id) is None and self._make_probe(name, job_id):
-            return None
-        return BREAKER_REASON + name
+        shut = self.board.blocks(needs, job_id)
+        wanting = self.board.wants_probe() if shut else []
+        for name in shut:
+            if name not in wanting:
+                return BREAKER_REASON + name
+        # All of them or none: where each job needs two, a probe of one would wait for the other for ever.
+        for name in shut:
+            self._make_probe(name, job_id)
+        return None
 
     def knows(self, name: str) -> bool:
         """Whether the configuration has this dependency."""
@@ -95,10 +103,9 @@ class Breakers:
         """What a worker's calls came to."""
         if not (message.ok or message.failed):
             self._callers[message.name] = worker
+            self._lonely.discard(message.name)
         clock = self._supervisor.clock
         self.board.observed(message, clock.now_ms(), clock.monotonic_ns())
-        if message.probe_job:
-            self._probes.discard(message.probe_job)
         ramp = self.ramps.get(message.name)
         if ramp is not None and message.failed:
             ramp.failed(message.failed)
@@ -152,6 +159,7 @@ class Breakers:
         for event in events:
             write = log.warning if event.now == "open" else log.info
             write(f"breaker.{event.now}", name=event.name, was=event.was, reason=event.reason, by=event.who or None)
+            self._lonely.discard(event.name)
             if event.now != "half_open":
                 self._callers.pop(event.name, None)
             if event.now == "closed":
@@ -187,35 +195,44 @@ class Breakers:
 
     async def _save_all(self) -> None:
         while self._unsaved:
-            saved, events = self._unsaved.pop(0)
             try:
-                await self._supervisor.store.save_breakers(saved, events)
+                await self._supervisor.store.save_breakers(*self._unsaved[0])
             except PerdureError as error:
-                # The state in memory holds; what is wrong with the store, the next commit will say.
+                # The state in memory holds, and the next look tries again.
                 log.error("breaker.not_saved", reason=str(error))
+                raise
+            self._unsaved.pop(0)
 
     async def saved(self) -> None:
-        """Return when all changes so far are on disk."""
+        """Return when all changes so far are on disk. Raises the store's error when they are not."""
         if self._saving is not None:
             await asyncio.shield(self._saving)
 
     # --- time passes
 
     def _arm(self) -> None:
-        """Set the alarm for what comes next, if anything does."""
+        """Set the alarm for what comes next, if anything does.
+
+        One that rings before that stays as it is: put off with each event, it would never ring while calls are made.
+        """
+        wait = self._next_wait()
+        loop = asyncio.get_running_loop()
+        if wait is not None and self._timer is not None and self._timer.when() <= loop.time() + wait:
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        wait = self._next_wait()
-        if wait is not None:
-            self._timer = asyncio.get_running_loop().call_later(wait, self._alarm)
+        self._timer = None if wait is None else loop.call_later(wait, self._alarm)
 
     def _next_wait(self) -> float | None:
-        waits = [STEP_SECONDS] if self.ramps or self.board.wants_probe() else []
+        waits = [STEP_SECONDS] if self.ramps or self._asking() else []
         next_ns = self.board.next_event_ns()
         if next_ns is not None:
             waits.append(max(0.0, (next_ns - self._supervisor.clock.monotonic_ns()) / 1e9))
         return min(waits, default=None)
+
+    def _asking(self) -> list[str]:
+        """Half-open breakers for which a probe is to be found."""
+        return [name for name in self.board.wants_probe() if name not in self._lonely]
 
     def _alarm(self) -> None:
         self._timer = None
@@ -230,12 +247,15 @@ class Breakers:
         self.board.tick(clock.now_ms(), clock.monotonic_ns())
         self._changed()
         try:
-            for name in self.board.wants_probe():
+            for name in self._asking():
                 await self._find_probe(name)
             for name, ramp in list(self.ramps.items()):
                 await self._release(name, ramp)
         except PerdureError as error:
             log.error("breaker.step_failed", reason=str(error))
+            # Not ten times a second: the next look begins anew.
+            self._lonely.update(self.board.wants_probe())
+            self.ramps.clear()
         finally:
             self._arm()
 
@@ -247,6 +267,8 @@ class Breakers:
                 # Asked anew each time: the next call may be made in another worker.
                 self._chosen[name] = self._callers.pop(name)
                 self._make_probe(name, ANY_JOB)
+            else:
+                self._lonely.add(name)
             return
         self._last_probes[name] = job
         self._make_probe(name, job.id)
@@ -274,11 +296,17 @@ class Breakers:
             name = reason.removeprefix(BREAKER_REASON)
             if self.board.is_closed(name) and name not in self.ramps:
                 self._start_ramp(name)
+        self._lonely.clear()
+        if self._unsaved:
+            self._save()
         self._arm()
 
-    def known_needs(self) -> list[str]:
-        """The park reasons of jobs that waited for the configuration to name what it names now."""
-        return [NEEDS_REASON + name for name in sorted(self.board.known)]
+    async def settled_needs(self) -> list[str]:
+        """The park reasons of jobs that waited for a dependency which the configuration names now, or which no handler
+        asks for any more: its name may have been a mistake."""
+        needed = {need for spec in self._supervisor.core.kinds.values() for need in spec.needs}
+        missing = {NEEDS_REASON + name for name in needed - self.board.known}
+        return [one for one in await self._supervisor.store.parked_reasons(NEEDS_REASON) if one not in missing]
 
     def close(self) -> None:
         """No more alarms."""

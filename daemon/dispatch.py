@@ -328,15 +328,14 @@ class Dispatch:
             self.ledger.parked(held, BREAKER_REASON + name)
         elif failure.refused or self.gate.in_trouble(name):
             self.ledger.postponed(held, failure, now, worker)
-        elif held.job.attempt - held.job.interruptions >= held.job.max_attempts and (
-            doubt := self._doubts.give(held.job.id)
-        ):
+        elif doubt := self._doubts.give(held.job.id):
             self.ledger.postponed(held, failure, now, worker, doubt)
         else:
             self.ledger.failed(held, failure, now, worker)
 
     def _park_kind(self, held: Held) -> None:
         self.ledger.parked(held, f"kind:{held.job.kind}")
+        self.gate.ended((held.job.id,))
         self.kinds_parked.add(held.job.kind)
 
     def _place(self, held: Held) -> None:
@@ -355,6 +354,7 @@ class Dispatch:
                 self.suspects.append(held)
             else:
                 self.ledger.parked(held, SUSPECT_REASON)
+                self.gate.ended((job.id,))
                 self.suspects_parked = True
         else:
             lane = self._lane(job.kind)

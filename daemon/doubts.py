@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-#: How often a job that would die of a dependency's failure is tried again for nothing while the dependency seems well.
-#: With the usual backoff the last of them comes after half a minute, when an outage shows in the figures.
+#: How often a job that met a dependency's failure is tried again for nothing while the dependency seems well. With the
+#: usual backoff the last of these tries comes after half a minute, when an outage shows in the figures; a job whose own
+#: query is at fault has so many tries more than its budget.
 DOUBTS = 5
 #: For how many jobs that is remembered; the oldest entry makes way.
 DOUBTED_JOBS = 10_000

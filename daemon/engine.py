@@ -195,7 +195,7 @@ class DaemonEngine:
     async def unpark_known(self) -> None:
         """Let go of jobs that waited for handlers, or for settings, which are there now."""
         supervisor = self._supervisor
-        reasons = [f"kind:{name}" for name in supervisor.core.kinds] + supervisor.breakers.known_needs()
+        reasons = [f"kind:{name}" for name in supervisor.core.kinds] + await supervisor.breakers.settled_needs()
         count = UNPARK_BATCH
         while reasons and count == UNPARK_BATCH:
             count, names = await supervisor.store.unpark(reasons, UNPARK_BATCH, supervisor.clock.now_ms())

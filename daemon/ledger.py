@@ -111,7 +111,8 @@ class Ledger:
     def postponed(self, held: Held, failure: Failed, now: int, worker: int, times: int = 1) -> None:
         """The handler raised, and a dependency is to blame: another attempt without a charge, the `times`-th."""
         error_json = _entry(held.job, failure, now, worker)
-        self.turn.postponed.append(Postponed(held.job.id, held.lease, now + self.backoff(times), error_json))
+        wait_ms = failure.retry_after_ms if failure.retry_after_ms is not None else self.backoff(times)
+        self.turn.postponed.append(Postponed(held.job.id, held.lease, now + wait_ms, error_json))
         self.entries += 1
 
     def interrupted(self, held: Held, death: Death, now: int, worker: int) -> None:

@@ -35,7 +35,7 @@ class Lookout:
             count, _ = await supervisor.store.unpark([SUSPECT_REASON], SUSPECTS_AT_ONCE, supervisor.clock.now_ms())
             core.suspects_parked = count == SUSPECTS_AT_ONCE
         back = core.kinds_parked & core.kinds.keys()
-        if back:
+        if back or await supervisor.breakers.settled_needs():
             core.kinds_parked -= back
             await supervisor.engine.unpark_known()
         await supervisor.breakers.look()

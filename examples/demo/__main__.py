@@ -1,8 +1,8 @@
 """`make demo`: three databases fed from real files, a kill -9 and an outage in the middle, then everything is counted.
 
-The corpus is the running Python's standard library (or DEMO_DIR). The handlers are those of examples/graphrag. When a
-tenth of the texts is in Postgres the daemon and its workers are killed with SIGKILL and started again; when a quarter
-is, Postgres is stopped for ten seconds.
+The corpus is the running Python's standard library without its tests, or DEMO_DIR; the handlers are those of
+examples/graphrag. When a tenth of the texts is in Postgres the daemon and its workers are killed with SIGKILL and
+started again; when a quarter is, Postgres is stopped for ten seconds.
 """
 
 from __future__ import annotations

@@ -44,10 +44,12 @@ class Corpus:
 
 
 def gather(folder: Path) -> Corpus:
-    """Every .py file of the running Python's standard library, or below DEMO_DIR; and one that is not text."""
-    root = Path(os.environ.get("DEMO_DIR") or Path(os.__file__).parent).resolve()
-    found = sorted(path for path in root.rglob("*.py") if "site-packages" not in path.parts and path.is_file())
+    """Every .py file below DEMO_DIR; else of the running Python's standard library, without its own tests."""
+    chosen = os.environ.get("DEMO_DIR")
+    root = Path(chosen or Path(os.__file__).parent).resolve()
+    left_out = {"site-packages"} if chosen else {"site-packages", "test"}
+    found = sorted(path.relative_to(root) for path in root.rglob("*.py") if path.is_file())
     bad = folder / "bad"
     bad.mkdir()
     (bad / NOT_TEXT).write_bytes(bytes(range(256)) * 4)
-    return Corpus(root, [str(path.relative_to(root)) for path in found], bad)
+    return Corpus(root, [str(path) for path in found if not left_out.intersection(path.parts)], bad)

@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0
 #: Longer than any healthy run takes; then the demo gives up and says so.
 LIMIT_SECONDS = 300.0
-POLL_SECONDS = 0.1
-#: `imports` and `vectors` hold a worker while they wait for their database, so a few more than there are cores.
-WORKERS = min(os.cpu_count() or 1, 6) + 2
+POLL_SECONDS = 0.2
+#: `imports` and `vectors` hold a worker while they wait for their database, so one more than there are cores.
+WORKERS = min(os.cpu_count() or 1, 6) + 1
 
 #: The window and the break are shorter than the defaults, so that ten seconds are long enough to see it all.
 CONFIG = """\
@@ -148,9 +148,9 @@ class Daemon:
         """Return when `until` says so of the jobs that are done."""
         deadline = time.monotonic() + LIMIT_SECONDS
         while True:
-            completed = {queue.name: queue.counts.get("completed", 0) for queue in client.queues_sync()}
             status = client.status_sync()
-            done = Done(status.counts.get("completed", 0) + status.dead, Counter(completed))
+            completed = completed_by_queue(client)
+            done = Done(status.counts.get("completed", 0) + status.dead, completed)
             bar.at(done.ended)
             if until(done):
                 return
@@ -170,6 +170,11 @@ class Daemon:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(START_SECONDS)
+
+
+def completed_by_queue(client: Client) -> Counter[str]:
+    """How many jobs of each queue have completed."""
+    return Counter({queue.name: queue.counts.get("completed", 0) for queue in client.queues_sync()})
 
 
 def _apart(dsn: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from examples.demo.daemon import LIMIT_SECONDS, POLL_SECONDS, Bar
+from examples.demo.daemon import LIMIT_SECONDS, POLL_SECONDS, Bar, completed_by_queue
 from examples.demo.stores import Postgres
 from perdure.client import Client
 from perdure.wire.control import Explain, ListBreakers
@@ -17,18 +17,29 @@ SECONDS = 10.0
 #: The queue of the jobs that need Postgres.
 NEEDY = "text"
 EVENTS = 100
+LONGEST_TEXT = 200
 
 
 @dataclass
 class Outage:
-    """What was seen. `others`: jobs of each other queue that completed while Postgres was away."""
+    """What was seen. `begun_at`: epoch milliseconds; `others`: jobs of each other queue that completed meanwhile."""
 
+    begun_at: int
     others: Counter[str] = field(default_factory=Counter)
     parked: int = 0
     explained: str = ""
     ramp: list[int] = field(default_factory=list)
     events: list[BreakerEvent] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def opened(self) -> str:
+        """When the breaker opened, in words."""
+        first = next((event.at for event in self.events if event.now == "open"), None)
+        if first is None:
+            return "never"
+        at = datetime.fromtimestamp(first / 1_000, UTC).astimezone()
+        return f"at {at:%H:%M:%S}, {(first - self.begun_at) / 1_000:.1f} s after the stop"
 
     def count(self, was: str, now: str) -> int:
         """How often the breaker changed in this way."""
@@ -50,20 +61,20 @@ class Outage:
 
 def outage(client: Client, postgres: Postgres, bar: Bar) -> Outage:
     """Stop the server, wait, start it, and watch until the last parked job is released."""
-    seen, begun = Outage(), time.monotonic()
-    before = completed(client)
+    seen, begun = Outage(begun_at=int(time.time() * 1_000)), time.monotonic()
+    before = completed_by_queue(client)
     postgres.stop()
     bar.say("Postgres is stopped: its processes have ended")
     watch = _Watch(client, bar, seen)
     while time.monotonic() < begun + SECONDS:
         watch.look()
         time.sleep(POLL_SECONDS)
-    seen.others = Counter({queue: n for queue, n in (completed(client) - before).items() if queue != NEEDY})
+    seen.others = Counter({queue: n for queue, n in (completed_by_queue(client) - before).items() if queue != NEEDY})
     seen.explained = _explain(client)
     seen.seconds = time.monotonic() - begun
     bar.say(f"{seen.parked:,} jobs are parked; meanwhile completed: {_listed(seen.others)}")
     if seen.explained:
-        bar.say(f"[dim]perdure explain:[/] {seen.explained}")
+        bar.say(f"[dim]perdure explain:[/] {_short(seen.explained)}")
     postgres.start()
     bar.say(f"Postgres is back after {seen.seconds:.1f} s")
     watch.until_released()
@@ -77,16 +88,15 @@ class _Watch:
         self._client = client
         self._bar = bar
         self._seen = seen
-        self._since = int(time.time() * 1_000)
 
     def look(self) -> BreakerInfo:
         """Once."""
         breakers: list[BreakerInfo] = self._client.request_sync(ListBreakers(events=EVENTS))
         info = next(breaker for breaker in breakers if breaker.name == "postgres")
-        events = sorted((event for event in info.events if event.at >= self._since), key=lambda event: event.at)
+        events = sorted((event for event in info.events if event.at >= self._seen.begun_at), key=lambda event: event.at)
         for event in events[len(self._seen.events) :]:
             at = datetime.fromtimestamp(event.at / 1_000, UTC).astimezone()
-            self._bar.say(f"[bold]breaker {event.now}[/] at {at:%H:%M:%S.%f}"[:-3] + f": {event.reason}")
+            self._bar.say(f"[bold]breaker {event.now}[/] at {at:%H:%M:%S.%f}"[:-3] + f": {_short(event.reason)}")
         self._seen.events = events
         self._seen.parked = max(self._seen.parked, info.parked)
         rate = round(info.ramp)
@@ -108,15 +118,14 @@ class _Watch:
             time.sleep(POLL_SECONDS)
 
 
-def completed(client: Client) -> Counter[str]:
-    """How many jobs of each queue have completed."""
-    return Counter({queue.name: queue.counts.get("completed", 0) for queue in client.queues_sync()})
-
-
 def _explain(client: Client) -> str:
     """Why one of the parked jobs waits, in the daemon's words."""
     parked = client.list_sync(JobFilter(states=["parked"], queue=NEEDY, limit=1))
     return client.request_sync(Explain(parked[0].id)).text if parked else ""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
 
 
 def _listed(counts: Counter[str]) -> str:

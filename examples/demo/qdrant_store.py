@@ -130,7 +130,7 @@ class Shelf:
             rows = [(point.id, point.vector, point.payload) for point in operations.points]
         else:
             batch = operations.batch
-            payloads = batch.payloads or [None] * len(batch.ids)
+            payloads: list[Any] = list(batch.payloads or [None] * len(batch.ids))
             vectors = [_nth_vector(batch.vectors, n) for n in range(len(batch.ids))]
             rows = list(zip(batch.ids, vectors, payloads, strict=True))
         points = [edge.Point(to_id(point_id), to_vector(vector), payload) for point_id, vector, payload in rows]

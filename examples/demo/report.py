@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from examples.demo.independent import Expected
-from examples.demo.outage import Outage
+from examples.demo.outage import NEEDY, Outage
 from examples.demo.stores import Stores
 from perdure.client import Client
 from perdure.wire.data import DeadFilter, JobFilter
@@ -58,6 +57,7 @@ class Report:
     dead: dict[str, int]
     lost: int
     interrupted: int
+    charged: int
     figures: list[Figure]
     jobs_per_second: float
     mismatches: list[str] = field(default_factory=list)
@@ -84,6 +84,7 @@ def collect(
         dead=dict(Counter(f"{kind}: {reason}" for (kind, _), reason in dead.items())),
         lost=len(ids - finished.keys() - {letter.id for letter in letters}),
         interrupted=sum(view.interruptions > 0 for view in finished.values()),
+        charged=sum(view.attempt - view.interruptions - 1 for view in finished.values() if view.queue == NEEDY),
         figures=list(_figures(expected, stores, related)),
         jobs_per_second=len(ids) / seconds,
     )
@@ -139,9 +140,10 @@ def show(report: Report, outage: Outage | None, console: Console) -> None:
     lines += [(figure.name, str(figure)) for figure in report.figures]
     if outage:
         lines += [
-            ("breaker", f"opened at {_opened(outage)}"),
+            ("breaker", f"opened {outage.opened}"),
             ("probes", f"{outage.count('half_open', 'open')} failed, {outage.count('half_open', 'closed')} closed it"),
-            ("parked", f"{outage.parked:,} jobs, none of them charged with an attempt"),
+            ("parked", f"{outage.parked:,} jobs"),
+            ("attempts charged", f"{report.charged} (calls that failed in the first moment, before it was clear why)"),
             ("went on meanwhile", f"{sum(outage.others.values()):,} other jobs in {outage.seconds:.1f} s"),
             ("ramp", " → ".join(str(rate) for rate in outage.ramp) + " jobs a second"),
         ]
@@ -170,7 +172,8 @@ def _document(hit: dict[str, Any]) -> str:
     if importers is None:
         return text
     some = f": {', '.join(importers[:3])}{', …' if len(importers) > 3 else ''}" if importers else ""
-    return f"{text}; {len(importers)} modules import it{some}"
+    who = "1 module imports" if len(importers) == 1 else f"{len(importers)} modules import"
+    return f"{text}; {who} it{some}"
 
 
 def show_next(folder: Path, console: Console) -> None:
@@ -179,11 +182,6 @@ def show_next(folder: Path, console: Console) -> None:
     tool = Path(sys.executable).with_name("perdure")
     for command in ("status", "jobs", "breaker list", "dead list", "dead show ID"):
         console.print(f"  {tool} {command}", soft_wrap=True)
-
-
-def _opened(outage: Outage) -> str:
-    at = next((event.at for event in outage.events if event.now == "open"), 0)
-    return f"{datetime.fromtimestamp(at / 1_000, UTC).astimezone():%H:%M:%S}" if at else "no time"
 
 
 def _completed(client: Client) -> Iterator[Any]:

@@ -76,9 +76,13 @@ def vectors(ctx: Context, root: str, path: str) -> int:
     return len(passages)
 
 
-@job("graphrag.imports", queue="imports", needs=("neo4j",), max_attempts=8, timeout="2m")
+@job("graphrag.imports", queue="imports", needs=("neo4j",), max_attempts=15, timeout="2m")
 def imports(ctx: Context, root: str, path: str) -> int:
-    """An edge to each module of the graph that this one imports."""
+    """An edge to each module of the graph that this one imports.
+
+    Everybody imports the same few modules, so transactions get in each other's way, and the database ends one of them
+    as a deadlock. That job fails, and is run again a little later: hence the many attempts.
+    """
     module = module_name(path)
     try:
         meanings = list(imported(_read(root, path), path))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.bolt_server import BoltServer, OwnServer, bolt_server
+from tests.support.bolt_server import BoltServer, OwnServer, shared_bolt_server
 from tests.support.bolt_server import description as bolt_description
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres_server import PostgresBench
@@ -70,7 +70,7 @@ def qdrant_bench() -> Iterator[QdrantBench]:
 @pytest.fixture(scope="session")
 def bolt_session() -> Iterator[BoltServer]:
     """One Bolt server for the session, started by the first test that needs it; see tests/support/bolt_server.py."""
-    server = bolt_server()
+    server = shared_bolt_server()
     if isinstance(server, str):
         pytest.skip(server)
     server.start()

@@ -22,6 +22,8 @@ from tests.support.wait import async_wait_until
 #: What a call may take in these tests, and what it may take beyond: the machine is shared.
 TIMEOUT_MS, SLACK_SECONDS = 1_000, 2.0
 QUICK = Policy(timeout_ms=TIMEOUT_MS, tries=3, retry_base_ms=10, retry_cap_ms=50)
+#: For calls that are to go well, on a machine that has other things to do.
+PATIENT = Policy(timeout_ms=20_000, tries=8, retry_base_ms=20, retry_cap_ms=300)
 
 
 def options_for(server: BoltServer, folder: Path, uri: str = "", **changes: Any) -> Neo4jOptions:
@@ -36,7 +38,7 @@ def options_for(server: BoltServer, folder: Path, uri: str = "", **changes: Any)
 class Neo4jRig:
     """`told` is what the breaker was told."""
 
-    def __init__(self, options: Neo4jOptions, policy: Policy = QUICK) -> None:
+    def __init__(self, options: Neo4jOptions, policy: Policy = PATIENT) -> None:
         self.told: list[Observed] = []
         self.view = BreakerView(self.told.append, SystemClock())
         guard = Guard(NEO4J, policy, self.view, classify, SystemClock(), random.Random(1))
@@ -65,7 +67,7 @@ class Neo4jRig:
 
 
 @asynccontextmanager
-async def rig(options: Neo4jOptions, policy: Policy = QUICK) -> AsyncIterator[Neo4jRig]:
+async def rig(options: Neo4jOptions, policy: Policy = PATIENT) -> AsyncIterator[Neo4jRig]:
     """A rig, closed at the end, within the time that a drain has for it."""
     one = Neo4jRig(options, policy)
     try:

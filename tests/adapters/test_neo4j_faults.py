@@ -18,7 +18,7 @@ from perdure.adapters import neo4j as adapter
 from perdure.adapters.call import JobCall
 from perdure.errors import CallTooLong, NoAnswer, PoolExhausted, Unavailable
 from perdure.wire.dependencies import Policy
-from tests.adapters.neo4j_rig import Neo4jRig, options_for, rig, within
+from tests.adapters.neo4j_rig import QUICK, Neo4jRig, options_for, rig, within
 from tests.support.bolt_server import BoltServer, OwnServer
 from tests.support.fault_proxy import (
     BLACK_HOLE,
@@ -38,6 +38,8 @@ from tests.support.wait import async_wait_until
 pytestmark = pytest.mark.usefixtures("neo4j_sockets")
 
 ONE = [{"n": 1}]
+#: Seconds for a call that is to go well.
+PATIENCE = 20.0
 Proxied = Callable[[str, int], FaultProxy]
 
 
@@ -51,19 +53,19 @@ def uri(proxy: FaultProxy) -> str:
     return f"bolt://{proxy.address}"
 
 
-async def read_one(one: Neo4jRig) -> list[dict[str, int]]:
-    return await one.neo4j.read("RETURN 1 AS n")
+async def read_one(one: Neo4jRig, timeout: float | None = None) -> list[dict[str, int]]:
+    return await one.neo4j.read("RETURN 1 AS n", timeout=timeout)
 
 
 async def fill_pool(one: Neo4jRig, count: int = 4) -> None:
     """Have some idle connections in the pool."""
-    await asyncio.gather(*(read_one(one) for _ in range(count)))
+    await asyncio.gather(*(read_one(one, PATIENCE) for _ in range(count)))
 
 
 async def is_well(one: Neo4jRig) -> None:
     await one.no_slot_is_taken()
     for _ in range(5):
-        assert await read_one(one) == ONE
+        assert await read_one(one, PATIENCE) == ONE
     await one.no_slot_is_taken()
 
 
@@ -75,7 +77,7 @@ async def test_fault_with_a_filled_pool(
     bolt: BoltServer, uri: str, proxy: FaultProxy, tmp_path: Path, fault: Fault
 ) -> None:
     """A fault under idle connections must fail each call in time, and be over when it is over."""
-    async with rig(options_for(bolt, tmp_path, uri)) as one:
+    async with rig(options_for(bolt, tmp_path, uri), QUICK) as one:
         await fill_pool(one)
         proxy.mode = fault
         if fault is REFUSE:
@@ -95,7 +97,7 @@ async def test_fault_from_the_start(
 ) -> None:
     """A server that was never there must be told apart from one that is slow, and be used once it is there."""
     proxy.mode = fault
-    async with rig(options_for(bolt, tmp_path, uri)) as one:
+    async with rig(options_for(bolt, tmp_path, uri), QUICK) as one:
         with within(), pytest.raises((NoAnswer, CallTooLong)) as caught:
             await read_one(one)
         if fault is REFUSE:
@@ -109,7 +111,7 @@ async def test_t20_dropped_packets_cost_one_limit(
     bolt: BoltServer, uri: str, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     """T20: one call cut off by a silent network must throw away its idle neighbours, which are as dead."""
-    async with rig(options_for(bolt, tmp_path, uri)) as one:
+    async with rig(options_for(bolt, tmp_path, uri), QUICK) as one:
         await fill_pool(one)
         proxy.mode = BLACK_HOLE
         with within(), pytest.raises(CallTooLong):
@@ -122,7 +124,7 @@ async def test_t20_dropped_packets_cost_one_limit(
 
 async def test_t20_cut_off_in_the_liveness_check(bolt: BoltServer, uri: str, proxy: FaultProxy, tmp_path: Path) -> None:
     """T20: the driver leaks a slot when it is cancelled in a liveness check; a pool of two would be gone for good."""
-    async with rig(options_for(bolt, tmp_path, uri, pool_max=2, liveness_check_ms=0)) as one:
+    async with rig(options_for(bolt, tmp_path, uri, pool_max=2, liveness_check_ms=0), QUICK) as one:
         for _ in range(3):
             await fill_pool(one, 2)
             proxy.mode = BLACK_HOLE
@@ -136,7 +138,7 @@ async def test_t20_transactions_and_sessions_in_silence(
     bolt: BoltServer, uri: str, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     """T20: the end of a block must not wait for a silent server, in none of the ways that it ends."""
-    async with rig(options_for(bolt, tmp_path, uri)) as one:
+    async with rig(options_for(bolt, tmp_path, uri), QUICK) as one:
 
         async def commit() -> None:
             async with one.neo4j.transaction() as tx:
@@ -160,7 +162,7 @@ async def test_t20_transactions_and_sessions_in_silence(
 
 async def test_deadline_of_the_job(bolt: BoltServer, uri: str, proxy: FaultProxy, tmp_path: Path) -> None:
     """A call must end with its job's time, and say nothing against the server then."""
-    async with rig(options_for(bolt, tmp_path, uri)) as one:
+    async with rig(options_for(bolt, tmp_path, uri), QUICK) as one:
         late = one.driver.bind(JobCall(1, time.monotonic() - 1))
         with pytest.raises(CallTooLong):
             await late.read("RETURN 1")
@@ -176,7 +178,7 @@ async def test_deadline_of_the_job(bolt: BoltServer, uri: str, proxy: FaultProxy
 
 async def test_t22_cancellation_frees_the_slot(bolt: BoltServer, uri: str, proxy: FaultProxy, tmp_path: Path) -> None:
     """T22: a cancelled job must not take a connection of the pool with it, nor count against the server."""
-    async with rig(options_for(bolt, tmp_path, uri, pool_max=3)) as one:
+    async with rig(options_for(bolt, tmp_path, uri, pool_max=3), QUICK) as one:
         await fill_pool(one)
         proxy.mode = STALL
         tasks = [asyncio.create_task(read_one(one)) for _ in range(5)]
@@ -192,7 +194,7 @@ async def test_t22_cancellation_frees_the_slot(bolt: BoltServer, uri: str, proxy
 
 async def test_slow_but_there(bolt: BoltServer, uri: str, proxy: FaultProxy, tmp_path: Path) -> None:
     """A slow network is no failure while calls end within their limit."""
-    async with rig(options_for(bolt, tmp_path, uri)) as one:
+    async with rig(options_for(bolt, tmp_path, uri), QUICK) as one:
         await fill_pool(one, 1)
         proxy.mode = latency(0.05)
         assert await read_one(one) == ONE
@@ -208,7 +210,7 @@ async def test_cut_in_the_middle_of_a_result(bolt: BoltServer, uri: str, proxy: 
     async with rig(options_for(bolt, tmp_path, uri)) as one:
         await fill_pool(one, 1)
         proxy.mode = cut_after(5_000)
-        with within(), pytest.raises(driver_package.exceptions.ServiceUnavailable):
+        with within(5.0), pytest.raises(driver_package.exceptions.ServiceUnavailable):
             await one.neo4j.read("UNWIND range(1, 3000) AS n RETURN n")
         proxy.mode = PASS
         found = await one.neo4j.read("UNWIND range(1, 3000) AS n RETURN n")
@@ -238,20 +240,23 @@ async def test_commit_of_unknown_fate_is_not_repeated(
 
     async def fetch_and_lose(*args: Any) -> Any:
         done = await fetch(*args)
-        proxy.mode = HALF_CLOSE  # the server gets the commit, we do not get its answer
+        proxy.mode = latency(60)  # the server gets the commit, we do not get its answer
         return done
 
     count = "MATCH (n:Unknown) RETURN count(n) AS n"
     async with rig(options_for(bolt, tmp_path, uri)) as one, rig(options_for(bolt, tmp_path)) as direct:
         await direct.neo4j.write("MATCH (n:Unknown) DELETE n")
         await fill_pool(one, 1)
-        monkeypatch.setattr(adapter, "_fetch", fetch_and_lose)
-        with within(), pytest.raises(driver_package.exceptions.IncompleteCommit):
-            await one.neo4j.write("CREATE (:Unknown)")
-        monkeypatch.undo()
-        assert one.failures == 1
+        with monkeypatch.context() as patched:
+            patched.setattr(adapter, "_fetch", fetch_and_lose)
+            writing = asyncio.create_task(one.neo4j.write("CREATE (:Unknown)"))
+            await async_wait_until(lambda: proxy.mode != PASS, 5, "the query to be done")
         await async_wait_until(lambda: _is(direct, count, ONE), 5, "the commit to be applied")
+        proxy.drop_connections()
         proxy.mode = PASS
+        with within(), pytest.raises(driver_package.exceptions.IncompleteCommit):
+            await writing
+        assert one.failures == 1
         await is_well(one)
         assert await direct.neo4j.read(count) == ONE
 
@@ -272,7 +277,7 @@ async def test_pool_is_exhausted(bolt: BoltServer, tmp_path: Path) -> None:
 
 async def test_t19_flapping(bolt: BoltServer, uri: str, proxy: FaultProxy, tmp_path: Path) -> None:
     """T19: a server that comes and goes must leave no slot behind, and each call an answer in time."""
-    async with rig(options_for(bolt, tmp_path, uri, pool_max=4)) as one:
+    async with rig(options_for(bolt, tmp_path, uri, pool_max=4), QUICK) as one:
         for fault in (RESET, BLACK_HOLE, REFUSE, HALF_CLOSE):
             proxy.mode = fault
             with within(0.2):

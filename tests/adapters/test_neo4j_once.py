@@ -11,11 +11,10 @@ import pytest
 from perdure.adapters.bridge import Bridge
 from perdure.adapters.neo4j import BlockingNeo4j, Neo4j
 from perdure.errors import Retry
-from perdure.wire.dependencies import Neo4jOptions, Policy
+from perdure.wire.dependencies import Neo4jOptions
 from tests.adapters.neo4j_rig import options_for, rig
 from tests.support.bolt_server import BoltServer
 
-PATIENT = Policy(timeout_ms=10_000, tries=8, retry_base_ms=20, retry_cap_ms=300)
 COUNT = "MATCH (n:Effect {of: $mark}) RETURN count(n) AS n"
 
 
@@ -67,7 +66,7 @@ async def test_a_failed_effect_leaves_no_mark(options: Neo4jOptions, mark: str) 
 
 async def test_many_deliveries_at_once(options: Neo4jOptions, mark: str) -> None:
     """Ten deliveries at the same moment, in two workers, must have one effect; none may be lost or wait for ever."""
-    async with rig(options, PATIENT) as one, rig(options, PATIENT) as two:
+    async with rig(options) as one, rig(options) as two:
         outcomes = await asyncio.gather(*(deliver(each.neo4j, mark) for each in (one, two) for _ in range(5)))
         assert outcomes.count("done") == 1, outcomes
         assert await one.neo4j.read(COUNT, mark=mark) == [{"n": 1}]

@@ -207,13 +207,28 @@ async def test_a_time_limit_within_a_blocking_function_is_the_jobs_alone(error: 
 
 
 async def test_a_blocking_function_that_takes_too_long_counts_at_once() -> None:
-    """A service that hangs would be found out only when it lets go."""
+    """A service that hangs would be found out only when it lets go; and what it gives then would be asked for again."""
     kit = Kit(policy=Policy(tries=1, timeout_ms=50))
     release = threading.Event()
     running = asyncio.create_task(in_thread(blocking(kit, release.wait)))
     await async_wait_until(lambda: kit.told)
     assert kit.told[0].failed == 1
     assert not running.done()
+    release.set()
+    assert await running is True
+
+
+async def test_a_blocking_function_that_fails_too_late_took_too_long() -> None:
+    """Its own error would hide that the time limit was over, or its job would go on without the value."""
+    kit = Kit(policy=Policy(tries=1, timeout_ms=50))
+    release = threading.Event()
+
+    def fail() -> None:
+        release.wait()
+        raise ValueError("no")
+
+    running = asyncio.create_task(in_thread(blocking(kit, fail)))
+    await async_wait_until(lambda: kit.told)
     release.set()
     with pytest.raises(CallTooLong):
         await running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import itertools
@@ -244,7 +245,11 @@ def spawn(seconds: float) -> list[Any]:
     # The kernel closes descriptors one by one at the exec, and changes the name when it has.
     while Path(f"/proc/{child.pid}/comm").read_text() != "sleep\n":
         os.sched_yield()
-    return [child.pid, [os.readlink(path) for path in Path(f"/proc/{child.pid}/fd").iterdir()]]
+    links = []
+    for path in Path(f"/proc/{child.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the loader opens libraries, and closes them again
+            links.append(os.readlink(path))
+    return [child.pid, links]
 
 
 @job("gate")

@@ -163,10 +163,8 @@ class BoardMachine(RuleBasedStateMachine):
     def there_is_one_probe_at_most(self) -> None:
         for name in NAMES:
             assert len(self.calling[name]) <= 1, "two probes call at once"
-            assert self.board.blocks([name], 99) == (None if self.board.is_closed(name) else name)
-        assert self.board.blocks(list(NAMES), 0) == next(
-            (name for name in NAMES if not self.board.is_closed(name)), None
-        )
+            assert self.board.blocks([name], 99) == ([] if self.board.is_closed(name) else [name])
+        assert self.board.blocks(list(NAMES), 0) == [name for name in NAMES if not self.board.is_closed(name)]
 
     @invariant()
     def nothing_is_stuck(self) -> None:

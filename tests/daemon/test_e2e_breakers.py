@@ -34,7 +34,7 @@ minimum_volume = 5
 break = "300ms"
 break_cap = "1s"
 probe_deadline = "3s"
-ramp_start = 50
+ramp_start = 1000
 [dependencies.line]
 """
 
@@ -114,8 +114,7 @@ def ends(client: Client, ids: list[int], timeout: float = 40) -> set[str]:
 
 
 def charged(daemon: Daemon, ids: list[int]) -> int:
-    """The most attempts that one of them has used: 1 for the one that ended well, and at most one more, for those that
-    met the fault before it showed in the figures."""
+    """The most attempts that one of them has used: no more than the one that ended well."""
     found = query(daemon.folder, f"SELECT max(attempt) FROM jobs WHERE id IN ({','.join(map(str, ids))})")
     return int(found[0][0])
 
@@ -132,7 +131,7 @@ def test_jobs_of_a_service_that_is_away_park_uncharged_and_end_when_it_is_back(
     assert breaker(client).parked >= 195
     proxy.mode = PASS
     assert ends(client, jobs) == {"completed"}
-    assert charged(daemon, jobs) <= 2
+    assert charged(daemon, jobs) == 1
     assert breaker(client).state == "closed"
 
 
@@ -147,7 +146,7 @@ def test_a_job_that_meets_the_open_breaker_in_mid_run_is_parked_uncharged(
     wait_until(lambda: breaker(client).parked >= 35, 20, "nearly all to be parked")
     proxy.mode = PASS
     assert ends(client, jobs) == {"completed"}
-    assert charged(daemon, jobs) <= 2
+    assert charged(daemon, jobs) == 1
 
 
 def test_t19_a_service_that_is_away_for_a_moment_costs_nobody_anything(
@@ -160,7 +159,7 @@ def test_t19_a_service_that_is_away_for_a_moment_costs_nobody_anything(
     wait_until(lambda: proxy.connections.accepted > accepted, 5, "some job to meet the fault")
     proxy.mode = PASS
     assert ends(client, jobs) == {"completed"}
-    assert charged(daemon, jobs) <= 2
+    assert charged(daemon, jobs) == 1
 
 
 def test_t20_dropped_packets_end_within_the_time_limit_and_open_the_breaker(
@@ -176,7 +175,7 @@ def test_t20_dropped_packets_end_within_the_time_limit_and_open_the_breaker(
     proxy.mode = PASS
     proxy.drop_connections()
     assert ends(client, jobs) == {"completed"}
-    assert charged(daemon, jobs) <= 2
+    assert charged(daemon, jobs) == 1
 
 
 def test_t21_exactly_one_probe_in_all_processes_and_it_expires(
@@ -200,7 +199,7 @@ def test_t21_exactly_one_probe_in_all_processes_and_it_expires(
     assert ends(client, put(client, "other.noop", 50)) == {"completed"}
     server.answering.set()
     assert ends(client, jobs) == {"completed"}
-    assert charged(daemon, jobs) <= 2
+    assert charged(daemon, jobs) == 1
 
 
 def test_t21_the_calls_of_one_probe_job_are_one_probe(client: Client, proxy: FaultProxy, server: LineServer) -> None:
@@ -282,7 +281,7 @@ def test_t24_a_hundred_thousand_parked_jobs_are_released_with_a_ramp(daemon: Dae
         return info.parked == 0
 
     wait_until(drained, 60, "the backlog to be released")
-    assert rates[0] == 50
+    assert rates[0] == 1000
     assert rates == sorted(rates)
     assert len(rates) >= 5
     span = "id BETWEEN ? AND ? AND kind = 'line.idle'"

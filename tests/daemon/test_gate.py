@@ -78,6 +78,15 @@ def test_a_need_that_the_configuration_lacks_parks_the_job() -> None:
     assert (world.store.rows[1].state, world.store.rows[1].attempt) == ("needs:nowhere", 0)
 
 
+def test_a_probe_of_an_unknown_kind_gives_way() -> None:
+    """Each parked job whose handler is gone would hold the half-open breaker until its time as the probe is over."""
+    world, gate = make()
+    world.enqueue(kind="gone")
+    world.settle()
+    assert world.store.rows[1].state == "kind:gone"
+    assert gate.seen_ended == [1]
+
+
 def test_a_refused_job_is_parked_uncharged() -> None:
     """A job that meets an open breaker in mid-run would pay for it with an attempt."""
     world, gate = make()
@@ -134,8 +143,8 @@ def test_failures_of_a_healthy_dependency_are_charged() -> None:
         world.finish(1, "error", dependency="db")
         world.settle()
         attempts.append(world.store.rows[1].attempt)
-    # Two are charged as usual; that it would die of the third is doubted a few times.
-    assert attempts == [1, 2, *[2] * DOUBTS, 3]
+    # At first it is doubted whether the job is to blame; then each failure is charged.
+    assert attempts == [*[0] * DOUBTS, 1, 2, 3]
     assert world.store.rows[1].state == "dead:attempts"
 
 

@@ -13,6 +13,7 @@ The cache is $XDG_CACHE_HOME/perdure-tests (or ~/.cache/perdure-tests). Nothing 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import os
@@ -245,6 +246,12 @@ def bolt_server() -> BoltServer | str:
     if found is None or found.origin is None:
         return "neither Neo4j (`make neo4j`) nor arcadedb-embedded (`pip install arcadedb-embedded`) is there"
     return ArcadeServer(Path(found.origin).parent)
+
+
+@functools.cache
+def shared_bolt_server() -> BoltServer | str:
+    """The one for all tests of this process: starting it is slow. Each that uses it may close it at the end."""
+    return bolt_server()
 
 
 def warm_up(server: BoltServer) -> bool:
