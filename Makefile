@@ -53,12 +53,16 @@ demo: setup $(DEMO) ## feed Postgres, Qdrant and a graph; kill -9; stop Postgres
 	@$(BIN)/python -m examples.demo
 
 .PHONY: test
-test: setup ## all tests but the long crash campaign
+test: setup ## all tests but the long campaigns
 	@$(BIN)/python -m pytest
 
 .PHONY: test-crash
 test-crash: setup ## the long kill -9 campaign
 	@$(BIN)/python -m pytest -m crash_long -s
+
+.PHONY: test-outages
+test-outages: setup ## every outage of every database, long ones too (SEED=… repeats one run, OUTAGE_MINUTES=10 takes longer)
+	@$(BIN)/python -m pytest -m outages_long -s tests/outages
 
 .PHONY: neo4j
 neo4j: setup ## fetch Neo4j itself with Maven, for the tests (120 MB, outside of the checkout; else they use ArcadeDB)

@@ -1,16 +1,81 @@
-"""On whose behalf a call to a dependency is made."""
+"""On whose behalf a call to a dependency is made, and how much time it has."""
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Final, NamedTuple
+
+from perdure.errors import CallTooLong, Unavailable
 
 
 class JobCall(NamedTuple):
-    """A job's id, and its deadline in seconds of time.monotonic(); None: it has none."""
+    """A job's id, its deadline in seconds of time.monotonic() (None: it has none), and when it was enqueued.
+
+    `created_at` (epoch milliseconds) tells it from a job of the same id: a queue that was restored from a backup gives
+    the ids since then once more.
+    """
 
     id: int = 0
     deadline: float | None = None
+    created_at: int = 0
 
 
 #: A call outside of any job. It never is a probe.
 NO_JOB: Final = JobCall()
+
+#: Of the time that is left for a call, how much may pass until there is a connection. It fails before the call does
+#: then, and can say what was wrong. What begins after that share of a call has too little time to tell anything.
+CONNECTING_SHARE: Final = 0.8
+#: Never less than this, seconds.
+_LEAST_SECONDS: Final = 0.01
+
+
+class CallTime:
+    """The time of the call that is being made, from its guard to its adapter.
+
+    `ends_ns` (CLOCK_MONOTONIC). `is_full`: it is all that calls to this dependency have; with less, by the job's
+    deadline or the caller's wish, running out of it says nothing about the server. `waited_ns`: what the adapter has
+    spent waiting for others of this worker, which hold all of its connections; it adds to that itself.
+    """
+
+    __slots__ = ("ends_ns", "is_full", "waited_ns")
+
+    def __init__(self, ends_ns: int, is_full: bool) -> None:
+        self.ends_ns = ends_ns
+        self.is_full = is_full
+        self.waited_ns = 0
+
+
+#: Set while a guard awaits a call.
+call_time: ContextVar[CallTime | None] = ContextVar("call_time", default=None)
+
+
+class Patience(NamedTuple):
+    """How long to wait for a connection, seconds. `is_short`: less than the setting says, by the call's own end.
+
+    `is_hurried`: and that end is not what the dependency may be measured by.
+    """
+
+    seconds: float
+    is_short: bool = False
+    is_hurried: bool = False
+
+    def blame(self, error: Unavailable) -> Exception:
+        """What to raise when that time is over: `error`, or if it was too short to blame anybody, CallTooLong."""
+        return CallTooLong(str(error)) if self.is_hurried else error
+
+
+def patience(most_seconds: float, now_ns: int) -> Patience:
+    """At most so many seconds, and at most CONNECTING_SHARE of what is left for the call that is being made."""
+    time = call_time.get()
+    if time is None:
+        return Patience(most_seconds)
+    share = max(_LEAST_SECONDS, CONNECTING_SHARE * (time.ends_ns - now_ns) / 1e9)
+    return Patience(most_seconds) if most_seconds <= share else Patience(share, True, not time.is_full)
+
+
+def waited(nanoseconds: int) -> None:
+    """So long the call that is being made has waited for others of this worker."""
+    time = call_time.get()
+    if time is not None:
+        time.waited_ns += nanoseconds

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
 
+from perdure.adapters.call import JobCall
 from perdure.adapters.once import BlockingOnce, Once, Scope, make_mark
 from perdure.errors import UnknownDependency
 
@@ -56,7 +57,7 @@ class Doubles:
 
     def once(self, key: str, scope: Scope = "job") -> Any:
         """A mark of a queue named "test"; its transactions come from the doubles."""
-        return Once(make_mark("test", self._job_id, key, scope), self)  # type: ignore[arg-type]  # the same shape
+        return Once(make_mark("test", JobCall(self._job_id), key, scope), self)  # type: ignore[arg-type]  # the same shape
 
     def _double(self, name: str) -> Any:
         double = self._doubles.get(name)
@@ -85,7 +86,7 @@ class _BlockingDoubles(Doubles):
 
     def once(self, key: str, scope: Scope = "job") -> Any:
         """A mark of a queue named "test"."""
-        return BlockingOnce(make_mark("test", self._job_id, key, scope), self)  # type: ignore[arg-type]  # as above
+        return BlockingOnce(make_mark("test", JobCall(self._job_id), key, scope), self)  # type: ignore[arg-type]  # as above
 
 
 def _fall_back(fallback: Any, error: Exception) -> Any:

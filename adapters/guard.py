@@ -35,6 +35,12 @@ Repeat = bool | Callable[[BaseException], bool]
 MARK: Final = "perdure_dependency"
 
 
+#: A call that is cut short by its job's deadline, or by a timeout of the caller's own, counts when it had this share of
+#: the policy's time. Less says nothing of the service; but jobs with less time than a call may take would never find
+#: out that nobody answers.
+FAIR_SHARE: Final = 0.25
+
+
 class _Limit(NamedTuple):
     """How long a call may take, and whether it says something about the dependency when it takes longer."""
 
@@ -71,6 +77,7 @@ class Guard:
         self._last_good = LastGood()
         self._timeout = policy.timeout_ms / 1000
         self._slow_ns = policy.slow_after_ms * 1_000_000
+        self._fair_ns = policy.timeout_ms * 1_000_000 * FAIR_SHARE
 
     async def call(
         self,
@@ -181,7 +188,7 @@ class Guard:
         self, job: JobCall, is_probe: bool, limit: _Limit, is_cut: bool, took_ns: int, exc: BaseException
     ) -> BaseException:
         """Tell the breaker what this exception means, if it means anything; and what is to be raised."""
-        if self._says_nothing(exc) or (is_cut and not limit.is_full):
+        if self._says_nothing(exc) or (is_cut and not limit.is_full and took_ns < self._fair_ns):
             if is_probe:
                 self._view.abandon(self.name, job.id)
             return self._too_long(limit) if is_cut and isinstance(exc, Exception) else exc

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import neo4j
 from neo4j.auth_management import AsyncAuthManager
 
+from perdure.adapters.verdict import is_transport_broken
 from perdure.errors import CallTooLong, ConfigError, WrongCredentials
 from perdure.wire.dependencies import Neo4jOptions
 
@@ -113,7 +114,7 @@ class DriverHolder:
         try:
             yield generation.driver
         except BaseException as exc:
-            if isinstance(exc, CallTooLong) or not isinstance(exc, Exception):
+            if isinstance(exc, CallTooLong) or is_transport_broken(exc) or not isinstance(exc, Exception):
                 self._retire(generation)
             raise
         finally:

@@ -12,7 +12,7 @@ from typing import Final
 from neo4j import exceptions as its
 
 from perdure.adapters.neo4j_driver import address_of
-from perdure.adapters.verdict import Verdict
+from perdure.adapters.verdict import Verdict, is_transport_broken
 from perdure.errors import (
     CertificateRefused,
     ConfigError,
@@ -72,7 +72,7 @@ def classify(exc: BaseException) -> Verdict:
             return classify(exc.__cause__)  # "Transaction failed", by this
         case ConnectionError() | TimeoutError():
             return Verdict.UNAVAILABLE
-    return Verdict.CALLER
+    return Verdict.UNAVAILABLE if is_transport_broken(exc) else Verdict.CALLER
 
 
 def _classify_answer(exc: its.Neo4jError) -> Verdict:

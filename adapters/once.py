@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from perdure.adapters.call import JobCall
 from perdure.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ MOST_KEY_CHARS: Final = 256
 _ALL_JOBS: Final = "all"
 
 
-def make_mark(store_id: str, job_id: int, key: object, scope: str = "job") -> str:
-    """The mark of an effect, the same for each delivery: "STORE:JOB:KEY", with scope "global" "STORE:all:KEY".
+def make_mark(store_id: str, job: JobCall, key: object, scope: str = "job") -> str:
+    """The mark of an effect, the same for each delivery: "STORE:JOB.CREATED_AT:KEY"; global: "STORE:all:KEY".
 
     Raises UsageError for a key that cannot be one.
     """
@@ -33,7 +34,7 @@ def make_mark(store_id: str, job_id: int, key: object, scope: str = "job") -> st
         )
     if scope not in ("job", "global"):
         raise UsageError(f'once: scope is "job" or "global", got {scope!r:.60}')
-    return f"{store_id}:{job_id if scope == 'job' else _ALL_JOBS}:{key}"
+    return f"{store_id}:{f'{job.id}.{job.created_at}' if scope == 'job' else _ALL_JOBS}:{key}"
 
 
 class Once:

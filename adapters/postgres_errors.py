@@ -9,7 +9,7 @@ import errno
 import socket
 from typing import Final
 
-from perdure.adapters.verdict import Verdict
+from perdure.adapters.verdict import Verdict, is_transport_broken
 from perdure.errors import (
     CertificateRefused,
     TlsNotOffered,
@@ -57,7 +57,7 @@ def classify(exc: BaseException) -> Verdict:
         return _of_state(state)
     if isinstance(exc, OSError) and exc.errno in _NETWORK_ERRNOS:
         return Verdict.UNAVAILABLE
-    if any(f"{cls.__module__}.{cls.__qualname__}" in _BROKEN for cls in type(exc).__mro__):
+    if any(f"{cls.__module__}.{cls.__qualname__}" in _BROKEN for cls in type(exc).__mro__) or is_transport_broken(exc):
         return Verdict.UNAVAILABLE
     return Verdict.CALLER
 

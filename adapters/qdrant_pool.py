@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, TypeVar
 
 from perdure.adapters.call import JobCall
@@ -34,6 +35,8 @@ class QdrantPool:
         self._current: _Shared | None = None
         self._has_answered = False
         self._closed = False
+        #: Clients that were given up and are being closed.
+        self._closings: set[asyncio.Task[None]] = set()
 
     def bind(self, job: JobCall) -> Qdrant:
         """The methods, on behalf of this job."""
@@ -49,6 +52,8 @@ class QdrantPool:
         current, self._current = self._current, None
         if current is not None:
             await current.retire()
+        if self._closings:
+            await asyncio.wait(set(self._closings))
 
     async def load(self) -> None:
         """Import the driver, once. Not within the guard: slow as it is, no server is to blame. Raises UsageError."""
@@ -87,7 +92,7 @@ class QdrantPool:
 
     async def _open(self) -> _Shared:
         """The client that is open; the first of those who ask opens it, and the others wait for the same."""
-        if self._current is not None:
+        if self._current is not None and not self._current.is_given_up:
             return self._current
         if self._closed:
             raise UsageError("qdrant: the worker is ending, nothing is opened any more")
@@ -98,7 +103,7 @@ class QdrantPool:
 
     async def _open_now(self) -> _Shared:
         await self.load()
-        self._current = _Shared(await open_client(self.options))
+        self._current = _Shared(await open_client(self.options), self._closings)
         return self._current
 
     def _opened(self, task: asyncio.Task[_Shared]) -> None:
@@ -125,23 +130,45 @@ class QdrantPool:
 
 
 class _Shared:
-    """A client and how many calls use it. It is closed when it has been given up and the last of them has ended."""
+    """A client and how many calls use it. It is closed when it has been given up and the last of them has ended.
 
-    def __init__(self, client: Client) -> None:
+    A call that is cut off while it waits for a connection leaves its place in httpx's pool taken for ever (httpcore
+    1.0.9, measured: with more callers than places all are gone after one outage). So the client is given up then, and
+    the next call gets a fresh one. The embedded one has no connections.
+    """
+
+    def __init__(self, client: Client, closings: set[asyncio.Task[None]]) -> None:
         self.client = client
+        self._closings = closings
         self._calls = 0
-        self._is_given_up = False
+        self.is_given_up = False
+        self._closing: asyncio.Task[None] | None = None
 
     async def run(self, ask: Ask[R]) -> R:
         self._calls += 1
         try:
             return await self.client.run(ask)
+        except BaseException as exc:
+            if not isinstance(exc, Exception) and isinstance(self.client, Remote):
+                self.is_given_up = True
+            raise
         finally:
             self._calls -= 1
-            if self._is_given_up and self._calls == 0:
-                await self.client.close()
+            self._close_if_unused()
 
     async def retire(self) -> None:
-        self._is_given_up = True
-        if self._calls == 0:
+        self.is_given_up = True
+        self._close_if_unused()
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+
+    def _close_if_unused(self) -> None:
+        """In a task of its own: whoever was cut off must not wait for it."""
+        if self.is_given_up and self._calls == 0 and self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+            self._closings.add(self._closing)
+            self._closing.add_done_callback(self._closings.discard)
+
+    async def _close(self) -> None:
+        with contextlib.suppress(Exception):  # it was given up because something is wrong with it
             await self.client.close()

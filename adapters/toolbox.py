@@ -76,9 +76,9 @@ class Toolbox:
         """The tools as one job sees them: with its id, for probes, and with its deadline."""
         return JobTools(self, job)
 
-    def tools(self, job_id: int, deadline: float | None) -> JobTools:
+    def tools(self, job_id: int, deadline: float | None, created_at: int) -> JobTools:
         """`for_job` in the shape that a Context takes."""
-        return JobTools(self, JobCall(job_id, deadline))
+        return JobTools(self, JobCall(job_id, deadline, created_at))
 
     # --- where the caller is
 
@@ -241,7 +241,7 @@ class JobTools:
 
     def once(self, key: str, scope: Scope = "job") -> Once:
         """See Context.once. Raises UsageError."""
-        return Once(make_mark(self._box.store_id, self._job.id, key, scope), self)
+        return Once(make_mark(self._box.store_id, self._job, key, scope), self)
 
     def _check(self, what: str) -> None:
         if not self._box.on_loop():
@@ -313,7 +313,7 @@ class BlockingTools:
 
     def once(self, key: str, scope: Scope = "job") -> BlockingOnce:
         """`ctx.once` for synchronous handlers. Raises UsageError."""
-        return BlockingOnce(make_mark(self._box.store_id, self._job.id, key, scope), self)
+        return BlockingOnce(make_mark(self._box.store_id, self._job, key, scope), self)
 
 
 Options = TypeVar("Options")

@@ -17,6 +17,8 @@ class Verdict(Enum):
     UNAVAILABLE = "unavailable"
     #: Wrong credentials, unknown database, TLS, wrong protocol. Not repeated; counts against the breaker.
     REFUSED = "refused"
+    #: Our own pool is used up, by too many calls at once: the server was not asked. Repeated within the call; not counted.
+    BUSY = "busy"
     #: Serialization, deadlock, a lock that is held: the server is alive. Repeated within the call; counts as well done.
     CONTENDED = "contended"
     #: The caller's own mistake (syntax, constraint, bad input): proof of life. Not repeated; counts as well done.
@@ -28,7 +30,7 @@ Classify = Callable[[BaseException], Verdict]
 #: Verdicts that count against the breaker.
 OUTAGES: Final = frozenset({Verdict.UNAVAILABLE, Verdict.REFUSED})
 #: Verdicts after which the same call may be made again.
-REPEATABLE: Final = frozenset({Verdict.UNAVAILABLE, Verdict.CONTENDED})
+REPEATABLE: Final = frozenset({Verdict.UNAVAILABLE, Verdict.BUSY, Verdict.CONTENDED})
 
 #: Answers of HTTP servers that mean "not now": too many requests, bad gateway, unavailable, gateway timeout.
 _PASSING_STATUS: Final = frozenset({429, 502, 503, 504})
@@ -48,14 +50,16 @@ def classify_plain(exc: BaseException) -> Verdict:
 
 
 def is_transport_broken(exc: BaseException) -> bool:
-    """Whether httpx stumbled over a connection that was gone as soon as it was made.
+    """Whether a driver used a connection that was gone already, and got what is no network error.
 
-    Under uvloop such a socket is None, or closed: an AttributeError or a RuntimeError out of anyio, which httpx does
-    not translate. Known by the frame of its transport, httpcore.
+    uvloop says RuntimeError ("… the handler is closed") when such a connection is written to; nothing was sent then.
+    And httpx finds None in the place of a socket that was reset as soon as it was made: an AttributeError in anyio,
+    known by the frame of its transport, httpcore.
     """
-    if not isinstance(exc, (AttributeError, RuntimeError)):
-        return False
-    return any(
+    if isinstance(exc, RuntimeError):
+        text = str(exc)
+        return text.startswith("unable to perform operation on <") and text.endswith("the handler is closed")
+    return isinstance(exc, AttributeError) and any(
         frame.f_globals.get("__name__", "").partition(".")[0] == "httpcore" for frame, _ in walk_tb(exc.__traceback__)
     )
 

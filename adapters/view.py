@@ -46,6 +46,8 @@ class BreakerView:
         self._barred: dict[str, BreakerState] = {}
         #: How far the probe of a half-open one is; nothing: it has not been made.
         self._probes: dict[str, Literal["in flight", "passed", "failed"]] = {}
+        #: Probes in flight whose time is over: which job's. Until another one is picked their verdict still counts.
+        self._late: dict[str, int] = {}
         self._gathered: dict[str, _Gathered] = {}
         #: Half-open ones without a probe for which the supervisor was told that somebody here would call.
         self._asked: set[str] = set()
@@ -59,7 +61,10 @@ class BreakerView:
         for state in states:
             before = self.state(state.name)
             if (state.state, state.probe_job) != (before.state, before.probe_job):
-                self._probes.pop(state.name, None)
+                is_in_flight = self._probes.pop(state.name, None) == "in flight"
+                self._late.pop(state.name, None)
+                if is_in_flight and state.state == "half_open" and not state.probe_job:
+                    self._late[state.name] = before.probe_job
             self._asked.discard(state.name)
             if state.state == "closed":
                 self._barred.pop(state.name, None)
@@ -119,7 +124,7 @@ class BreakerView:
             self._probes[name] = "passed" if ok else "failed"
             probe_job = self._barred[name].probe_job
         elif probe_job:
-            probe_job = 0  # its time was over, another job probes now: a call like any other
+            probe_job = self._take_late(name, probe_job)  # 0: another job probes now, this is a call like any other
         gathered = self._gathered.pop(name, None) or _Gathered()
         text = None if error is None else describe(error)
         self._report(Observed(name, gathered.ok + ok, int(not ok), gathered.slow + slow, probe_job, text))
@@ -128,6 +133,8 @@ class BreakerView:
         """A probe ended without a verdict, by a cancellation: the job's next call is the probe."""
         if self._is_current(name, job_id):
             del self._probes[name]
+        else:
+            self._take_late(name, job_id)
 
     def flush(self) -> None:
         """Tell what was gathered. Called every 100 ms or so while `pending`."""
@@ -144,6 +151,10 @@ class BreakerView:
             and state.probe_job in (probe_job, ANY_JOB)
             and self._probes.get(name) == "in flight"
         )
+
+    def _take_late(self, name: str, job_id: int) -> int:
+        """Whose probe this call was when its time was over: the job, or ANY_JOB; 0: it counts as none."""
+        return self._late.pop(name) if self._late.get(name) in (job_id, ANY_JOB) else 0
 
     def _seconds_left(self, state: BreakerState) -> float | None:
         if not state.until_ns:

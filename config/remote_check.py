@@ -11,7 +11,7 @@ from perdure.config.rules import NAME, did_you_mean, show
 from perdure.duration import format_duration
 
 if TYPE_CHECKING:
-    from perdure.config.settings import Settings
+    from perdure.config.settings import Settings, WorkersSettings
 
 #: Durations of [breakers] of which the first must not be above the second.
 _ORDERED = (("break", "break_cap"), ("retry_base", "retry_cap"))
@@ -25,7 +25,7 @@ def check_remote(settings: Settings, reader: Reader) -> None:
     _check_postgres(settings, reader)
     _check_qdrant(settings, reader)
     for name in ADAPTERS:
-        _check_budget(name, getattr(settings, name), settings.workers.effective_count, reader)
+        _check_budget(name, getattr(settings, name), settings.workers, reader)
     _check_breakers(settings, reader)
     _check_kinds(settings, reader)
 
@@ -60,7 +60,7 @@ def _check_postgres(settings: Settings, reader: Reader) -> None:
         reader.blame("postgres", "password_file", section.password_file, message)
     if not is_on(section):
         return
-    most = pool_size(section, settings.workers.effective_count + 1)
+    most = pool_size(section, settings.workers.most_processes)
     if section.pool_min > most:
         reader.blame(
             "postgres",
@@ -85,13 +85,13 @@ def _check_qdrant(settings: Settings, reader: Reader) -> None:
         )
 
 
-def _check_budget(name: str, section: AdapterSettings, workers: int, reader: Reader) -> None:
-    """All workers and the one that runs suspicious jobs alone, each with a full pool, stay within the budget."""
+def _check_budget(name: str, section: AdapterSettings, workers: WorkersSettings, reader: Reader) -> None:
+    """All workers that there may be at a time, each with a full pool, stay within the budget."""
     embedded = isinstance(section, QdrantSettings) and section.path
     if not is_on(section) or embedded:
         return
-    each = pool_size(section, workers + 1)
-    total = each * (workers + 1)
+    each = pool_size(section, workers.most_processes)
+    total = each * workers.most_processes
     if total <= section.max_connections:
         return
     blamed = "pool_max" if section.pool_max else "max_connections"
@@ -99,7 +99,8 @@ def _check_budget(name: str, section: AdapterSettings, workers: int, reader: Rea
         name,
         blamed,
         getattr(section, blamed),
-        f"({workers} workers + 1 for jobs that run alone) x {each} connections (pool_max) = {total}, which is above "
+        f"({workers.effective_count} workers, as many again during a reload, 1 for jobs that run alone) x {each} "
+        f"connections (pool_max) = {total}, which is above "
         f"{name}.max_connections = {section.max_connections}; lower {name}.pool_max or workers.count, or raise "
         f"{name}.max_connections if the server allows it",
     )

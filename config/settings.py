@@ -87,6 +87,11 @@ class WorkersSettings(Struct, frozen=True):
     hard_grace_ms: Annotated[int, Duration(maximum_ms=10 * _MINUTE)] = 500
 
     @property
+    def most_processes(self) -> int:
+        """Workers there may be at a time: old and new ones in a reload, and the one for jobs that run alone."""
+        return 2 * self.effective_count + 1
+
+    @property
     def effective_count(self) -> int:
         """The number of workers: `count`, or one for each core that this process may use."""
         return self.count or len(os.sched_getaffinity(0))
@@ -174,7 +179,7 @@ class Settings(Struct, frozen=True):
 
     def dependencies(self) -> Dependencies:
         """What workers must know of databases and other services. Files of secrets are looked for now."""
-        processes = self.workers.effective_count + 1  # and the one for jobs that run alone
+        processes = self.workers.most_processes
         places = Places(self.base, self.credentials)
         names = [name for name in ADAPTERS if is_on(getattr(self, name))]
         return Dependencies(

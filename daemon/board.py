@@ -109,14 +109,14 @@ class Board:
         return name not in self._shut
 
     def in_trouble(self, name: str, now_ns: int) -> bool:
-        """Whether a failure is no job's fault: not closed, or at least a tenth of the calls in the window failed."""
+        """Whether a failure is no job's fault: not closed, or in the window no call went well, or a tenth failed."""
         if name in self._shut:
             return True
         breaker = self._breakers.get(name)
         if breaker is None:
             return False
         tally = breaker.window.tally(now_ns)
-        return tally.failed > 0 and tally.failed * TROUBLE_ONE_IN >= tally.calls
+        return not tally.ok or tally.failed * TROUBLE_ONE_IN >= tally.calls
 
     def state(self, name: str) -> BreakerState:
         """What workers must know of one."""
@@ -175,7 +175,7 @@ def _info(breaker: Breaker, now_ms: int, now_ns: int) -> BreakerInfo:
         changed_by=breaker.changed_by,
         until=until,
         break_ms=breaker.break_ms,
-        probe_job=breaker.probe_job,
+        probe_job=max(0, breaker.probe_job),  # ANY_JOB is nobody in particular
         ok=tally.ok,
         failed=tally.failed,
         slow=tally.slow,

@@ -135,6 +135,15 @@ class Breakers:
             return BreakerState(state.name, state.state, state.until_ns)
         return state
 
+    def worker_gone(self, worker: int) -> None:
+        """A worker that was to make a probe, whichever of its jobs would call first, will not."""
+        for name, chosen in list(self._chosen.items()):
+            if chosen == worker:
+                del self._chosen[name]
+                if self.board.state(name).probe_job == ANY_JOB:
+                    self.board.probe_ended(ANY_JOB)
+                    self._changed()
+
     async def infos(self, events: int) -> list[BreakerInfo]:
         """All breakers as people see them, with their last changes."""
         store, clock = self._supervisor.store, self._supervisor.clock

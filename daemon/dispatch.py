@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable
 
 from perdure.daemon.actions import Action, DrainWorker, ForkIsolated, Send, TakeBack
-from perdure.daemon.doubts import Doubts
+from perdure.daemon.doubts import DOUBTS, TROUBLES, Doubts
 from perdure.daemon.filling import take_batch
 from perdure.daemon.gate import BREAKER_REASON, Gate, NoBreakers
 from perdure.daemon.ledger import Backoff, Death, Held, Ledger
@@ -326,10 +326,10 @@ class Dispatch:
         """A call to a dependency failed, or was refused: no attempt is used while that is not the job's own fault."""
         if not self.gate.is_closed(name):
             self.ledger.parked(held, BREAKER_REASON + name)
-        elif failure.refused or self.gate.in_trouble(name):
+        elif failure.refused:
             self.ledger.postponed(held, failure, now, worker)
-        elif doubt := self._doubts.give(held.job.id):
-            self.ledger.postponed(held, failure, now, worker, doubt)
+        elif times := self._doubts.give(held.job.id, TROUBLES if self.gate.in_trouble(name) else DOUBTS):
+            self.ledger.postponed(held, failure, now, worker, times)
         else:
             self.ledger.failed(held, failure, now, worker)
 

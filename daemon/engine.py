@@ -65,7 +65,9 @@ class DaemonEngine:
 
     def jobs_ended(self, ids: Iterable[int]) -> None:
         """These jobs ended without a turn."""
-        self._supervisor.waiters.ended(ids)
+        ended = list(ids)
+        self._supervisor.waiters.ended(ended)
+        self._supervisor.breakers.ended(ended)
 
     async def wait(self, ids: Sequence[int]) -> None:
         """Return when each of these has ended."""

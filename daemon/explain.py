@@ -200,7 +200,9 @@ class _Story:
             return self._is("breaker", text, name=name)
         left = None if info.until is None else max(0.0, (info.until - self.now) / 1000)
         why = f": {info.reason}" if info.reason else ""
-        error = f" The last error was {info.last_error}." if info.last_error else ""
+        error = (
+            f" The last error was {info.last_error}." if info.last_error and info.last_error not in info.reason else ""
+        )
         if left is None:
             then = f"until somebody closes it: `perdure breaker close {name}`"
         else:

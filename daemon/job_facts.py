@@ -21,7 +21,8 @@ async def job_facts(supervisor: Supervisor, job: JobView) -> Facts:
     able = [state for state in core.workers.values() if state.open]
     free = core.limits.async_slots if lane == "async" else 1
     holding = [core.workers[place.worker]] if place is not None and place.worker else able
-    infos = await supervisor.breakers.infos(0)
+    needy = job.park_reason is not None or (spec is not None and bool(spec.needs))
+    infos = await supervisor.breakers.infos(0) if needy else []
     return Facts(
         daemon=True,
         stopping=core.stopping,

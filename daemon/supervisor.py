@@ -270,6 +270,7 @@ class Supervisor:
             timed_out=link.doomed,
             charge=not link.cut_short,
         )
+        self.breakers.worker_gone(link.id)
         if charged:
             log.warning("jobs.interrupted", worker=link.id, jobs=charged, how=str(ended))
         if link.doomed:

@@ -51,8 +51,9 @@ def _never() -> bool:
 class Context:
     """The job as its handler sees it.
 
-    `id`, `kind`, `queue`, `args` (as enqueued), `attempt` (1 for the first), `max_attempts`; `deadline` is a moment of
-    time.monotonic() in seconds, or None for no limit; `log` writes into the job's log (`perdure logs ID`).
+    `id`, `kind`, `queue`, `args` (as enqueued), `created_at` (epoch milliseconds), `attempt` (1 for the first),
+    `max_attempts`; `deadline` is a moment of time.monotonic() in seconds, or None for no limit; `log` writes into the
+    job's log (`perdure logs ID`).
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class Context:
         "_tools",
         "args",
         "attempt",
+        "created_at",
         "deadline",
         "id",
         "kind",
@@ -83,7 +85,8 @@ class Context:
         deadline: float | None = None,
         is_cancelled: Callable[[], bool] = _never,
         monotonic: Callable[[], float] = time.monotonic,
-        tools: Callable[[int, float | None], JobTools | Doubles] | None = None,
+        created_at: int = 0,
+        tools: Callable[[int, float | None, int], JobTools | Doubles] | None = None,
     ) -> None:
         self.id = id
         self.kind = kind
@@ -95,6 +98,7 @@ class Context:
         self.log = log
         self._is_cancelled = is_cancelled
         self._monotonic = monotonic
+        self.created_at = created_at
         self._make_tools = tools
         self._tools: JobTools | Doubles | None = None
 
@@ -167,7 +171,7 @@ class Context:
         if self._tools is None:
             if self._make_tools is None:
                 raise UnknownDependency("there are no adapters here; in a test: Context.for_test(postgres=…)")
-            self._tools = self._make_tools(self.id, self.deadline)
+            self._tools = self._make_tools(self.id, self.deadline, self.created_at)
         return self._tools
 
     @classmethod
@@ -206,7 +210,7 @@ class Context:
             deadline=None if time_left is None else time.monotonic() + time_left,
             log=log or _StandardLog(logging.getLogger("perdure.test")),
             is_cancelled=lambda: cancelled,
-            tools=lambda _id, _deadline: doubles,
+            tools=lambda _id, _deadline, _created_at: doubles,
         )
 
     def __repr__(self) -> str:

@@ -17,5 +17,6 @@ WHERE id IN (SELECT id FROM jobs WHERE state = 'available' AND queue = :queue OR
 -- columns are those of ClaimedJob, in its order.
 -- name: claimed
 SELECT json_group_array(json_array(
-    id, kind, args, attempt, queue, max_attempts, timeout_ms, interruptions, max_interruptions, priority))
+    id, kind, args, attempt, queue, max_attempts, timeout_ms, interruptions, max_interruptions, priority,
+    created_at))
 FROM jobs WHERE state = 'running' AND lease = :lease;

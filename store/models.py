@@ -100,6 +100,7 @@ class ClaimedJob(NamedTuple):
     interruptions: int
     max_interruptions: int
     priority: int
+    created_at: int = 0
 
 
 @dataclass(slots=True)

@@ -28,11 +28,13 @@ WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running'
   AND jobs.attempt - jobs.interruptions < jobs.max_attempts
 RETURNING id;
 
--- Charged to nothing, so there is no end to how often: the list of errors stops growing at 20.
+-- Charged to nothing, so there may be very many: from 20 on, the last error takes the place of the one before.
 -- name: postpone
 UPDATE jobs SET
     state = 'retryable', attempt = attempt - 1, scheduled_at = o.scheduled_at,
-    errors = CASE WHEN jobs.errors IS NOT NULL AND json_array_length(jobs.errors) >= 20 THEN jobs.errors
+    errors = CASE WHEN jobs.errors IS NOT NULL AND json_array_length(jobs.errors) >= 20
+        THEN json_replace(jobs.errors, '$[#-1]',
+            CASE WHEN json_valid(o.error) THEN json(o.error) ELSE json_quote(o.error) END)
         ELSE json_insert(coalesce(jobs.errors, '[]'), '$[#]',
             CASE WHEN json_valid(o.error) THEN json(o.error) ELSE json_quote(o.error) END) END
 FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease,

@@ -64,6 +64,7 @@ def make_context(bench: Bench, row: JobRow, args: dict[str, object], started_ns:
         max_attempts=row.max_attempts,
         log=bench.logger,
         deadline=None if limit is None else (started_ns + limit * 1_000_000) / 1e9,
+        created_at=row.created_at,
         tools=bench.tools,
     )
 

@@ -136,10 +136,10 @@ def _warnings(name: str, line: str, settings: Settings, dependencies: Dependenci
     """It works; is there anything to say all the same?"""
     said = _SERVER_LIMIT.search(line)
     pool = getattr(dependencies, name).pool_max
-    processes = settings.workers.effective_count + 1
+    processes = settings.workers.most_processes
     if said is not None and pool * processes > int(said[1]):
         text = (
-            f"{line}; but {processes - 1} workers and one for jobs that run alone may open {pool} connections each, "
+            f"{line}; but up to {processes} workers (old and new ones in a reload) may open {pool} connections each, "
             f"{pool * processes} in all"
         )
         return Finding(name, WARN, text, f"lower {name}.max_connections, or raise the server's max_connections")

@@ -26,6 +26,7 @@ class JobRow(Struct, array_like=True, gc=False):
     interruptions: int
     max_interruptions: int
     priority: int
+    created_at: int = 0
 
 
 # --- supervisor to worker: events

@@ -32,6 +32,16 @@ async def test_a_call_cut_by_the_jobs_deadline_is_not_counted() -> None:
     assert rig.totals() == (0, 0)
 
 
+async def test_a_call_that_had_a_fair_share_of_the_time_counts_though_it_was_cut_earlier() -> None:
+    """Where jobs have less time than a call may take, a service that swallows everything would look well for ever."""
+    rig = Rig(SystemClock(), timeout_ms=60)
+    with pytest.raises(CallTooLong, match="before the job's time was over"):
+        await rig.guard.call(JobCall(7, rig.now + 0.03), forever)
+    with pytest.raises(CallTooLong):
+        await rig.guard.call(JOB, forever, timeout=0.03)
+    assert rig.totals() == (0, 2)
+
+
 async def test_a_call_cut_by_the_callers_own_shorter_timeout_is_not_counted() -> None:
     """One impatient handler would open the breaker for all others."""
     rig = Rig(SystemClock(), timeout_ms=60_000)

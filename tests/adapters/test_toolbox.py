@@ -290,17 +290,25 @@ async def test_the_end_does_not_wait_for_what_hangs() -> None:
 
 def test_marks_do_not_collide() -> None:
     """A key that looks like a job's id would take that job's effect for done."""
-    marks = [make_mark("s", 5, "a"), make_mark("s", 6, "a"), make_mark("s", 5, "a", "global")]
-    marks += [make_mark("s", 6, "5:a", "global"), make_mark("t", 5, "a")]
+    marks = [
+        make_mark("s", JobCall(5), "a"),
+        make_mark("s", JobCall(6), "a"),
+        make_mark("s", JobCall(5), "a", "global"),
+    ]
+    marks += [
+        make_mark("s", JobCall(6), "5:a", "global"),
+        make_mark("t", JobCall(5), "a"),
+        make_mark("s", JobCall(5, None, 9), "a"),
+    ]
     assert len(set(marks)) == len(marks)
-    assert make_mark("s", 5, "a", "global") == make_mark("s", 6, "a", "global")
+    assert make_mark("s", JobCall(5), "a", "global") == make_mark("s", JobCall(6), "a", "global")
 
 
 @pytest.mark.parametrize("key", ["", "x" * 257, "a\0b", 7, None])
 def test_a_key_that_cannot_be_one_is_refused(key: object) -> None:
     """An index would refuse it in the middle of a transaction."""
     with pytest.raises(UsageError, match="once: a key has"):
-        make_mark("s", 1, key)
+        make_mark("s", JobCall(1), key)
 
 
 async def test_points_have_the_same_id_at_each_delivery() -> None:

@@ -9,13 +9,12 @@ import pytest
 import uvloop
 from qdrant_client.http.exceptions import ResponseHandlingException
 
-from perdure.adapters import qdrant_errors
+from perdure.adapters import neo4j_errors, postgres_errors, qdrant_errors
 from perdure.adapters.qdrant_open import place_of
-from perdure.adapters.verdict import Verdict, classify_plain, is_transport_broken
+from perdure.adapters.verdict import Classify, Verdict, classify_plain, is_transport_broken
 from perdure.errors import Unavailable
 from perdure.wire.dependencies import QdrantOptions
 from tests.support.fault_proxy import RESET, FaultProxy
-
 
 #: How often it is tried: the reset has to come between two steps of the connecting.
 TRIES = 100
@@ -48,6 +47,29 @@ def test_a_reset_while_connecting_is_the_services_fault() -> None:
         wrapped = ResponseHandlingException(error)
         assert qdrant_errors.classify(wrapped) is Verdict.UNAVAILABLE
         assert isinstance(qdrant_errors.diagnose(wrapped, place), Unavailable)
+
+
+@pytest.mark.parametrize("classify", [postgres_errors.classify, neo4j_errors.classify, classify_plain])
+def test_a_write_to_a_connection_that_is_gone_is_the_services_fault(classify: Classify) -> None:
+    """Neo4j's driver passes on what uvloop says of it: it would count as proof of life."""
+
+    async def write() -> BaseException:
+        hung_up = asyncio.Event()
+        server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+        await reader.read()
+        transport = writer.transport
+        transport.abort()
+        asyncio.get_running_loop().call_soon(hung_up.set)
+        await hung_up.wait()
+        with pytest.raises(RuntimeError) as caught:
+            transport.write(b"x")  # type: ignore[attr-defined]
+        server.close()
+        return caught.value
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert classify(runner.run(write())) is Verdict.UNAVAILABLE
+    assert classify(RuntimeError("a mistake of the handler")) is Verdict.CALLER
 
 
 async def test_a_mistake_of_the_caller_is_not_taken_for_that() -> None:

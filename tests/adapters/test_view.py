@@ -130,6 +130,19 @@ def test_t21_a_probe_that_was_given_up_is_a_call_like_any_other(board: Board) ->
     assert board.told[-1] == Observed("db", ok=1, probe_job=8)
 
 
+@pytest.mark.parametrize("probe", [7, ANY_JOB])
+def test_t21_a_verdict_that_comes_after_the_deadline_counts_until_another_job_probes(board: Board, probe: int) -> None:
+    """Where calls take longer than probes have time to begin, no verdict would ever count: half open for ever."""
+    board.say("half_open", probe_job=probe)
+    assert board.may(7) == "probe"
+    board.say("half_open")
+    assert board.may(7) == "no"
+    board.view.record("db", True, probe_job=7)
+    assert board.told[-1] == Observed("db", ok=1, probe_job=probe)
+    board.view.record("db", True, probe_job=7)
+    assert board.told[-1] == Observed("db", ok=1)
+
+
 def test_t21_the_probe_of_any_job_is_one_call_too(board: Board) -> None:
     """Where nobody is parked, all callers of this worker would be the probe; or one without a job would block it."""
     board.say("half_open", probe_job=ANY_JOB)

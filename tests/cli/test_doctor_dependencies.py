@@ -102,8 +102,8 @@ def test_more_connections_than_the_server_has(folder: Path) -> None:
     line = "PostgreSQL 15.9 at db:5432, 3 of 20 connections in use"
     found = finding(folder, POSTGRES, says(line))
     assert found.level == WARN
-    assert "3 workers and one for jobs that run alone may open 10 connections each, 40 in all" in found.text
-    assert finding(folder, POSTGRES + "pool_max = 5\n", says(line)).level == OK
+    assert "7 workers (old and new ones in a reload) may open 10 connections each, 70 in all" in found.text
+    assert finding(folder, POSTGRES + "pool_max = 2\n", says(line)).level == OK
 
 
 def test_secrets(folder: Path) -> None:

@@ -118,15 +118,15 @@ def test_variables(tmp_path: Path) -> None:
 
 def test_shares_of_the_budget(tmp_path: Path) -> None:
     """Workers together would open more connections than the server has."""
-    for workers, budget, pool in ((2, 100, 10), (2, 9, 3), (8, 20, 2), (3, 4, 1)):
+    for workers, budget, pool in ((2, 100, 10), (2, 15, 3), (8, 40, 2), (3, 7, 1)):
         text = f"[workers]\ncount = {workers}\n[postgres]\n{DSN}max_connections = {budget}\n"
         found = load(tmp_path, text, {"PERDURE_WORKERS_COUNT": str(workers)}).dependencies().postgres
         assert found is not None
         assert found.pool_max == pool
-        assert (workers + 1) * found.pool_max <= budget
+        assert (2 * workers + 1) * found.pool_max <= budget
     (said,) = mistakes(tmp_path, f"[postgres]\n{DSN}pool_max = 40\n")
-    assert said.startswith("3: postgres.pool_max: (2 workers + 1 for jobs that run alone) x 40 connections (pool_max) ")
-    assert "= 120, which is above postgres.max_connections = 100" in said
+    assert said.startswith("3: postgres.pool_max: (2 workers, as many again during a reload, 1 for jobs that run ")
+    assert " x 40 connections (pool_max) = 200, which is above postgres.max_connections = 100" in said
     (said,) = mistakes(tmp_path, '[neo4j]\nuri = "bolt://h"\nmax_connections = 2\n')
     assert said.startswith("3: neo4j.max_connections: ")
     (said,) = mistakes(tmp_path, f"[postgres]\n{DSN}pool_min = 5\npool_max = 4\n")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from perdure import Context, job
+from perdure.errors import BreakerOpen, CallTooLong
 from tests.support.twice import die
 
 #: Where the line service listens, for `line` jobs; the daemon passes its environment on.
@@ -235,6 +236,17 @@ async def line_slow(ctx: Context, n: int) -> str:
     """Many calls at once from one job."""
     guarded = ctx.guard("line")(_ask)
     return ",".join(await asyncio.gather(*(guarded(n) for _ in range(5))))
+
+
+@job("line.hammer", queue="lines")
+async def hammer(ctx: Context, n: int) -> str:
+    """Calls again and again until it gets an answer; it never parks."""
+    while not ctx.cancelled:
+        try:
+            return await ctx.guard("line")(_ask)(n)
+        except (BreakerOpen, CallTooLong):
+            await asyncio.sleep(0.005)
+    return ""
 
 
 @job("other.noop", queue="others")

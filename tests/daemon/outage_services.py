@@ -143,7 +143,9 @@ class Neo4j(Service):
     @property
     def settings(self) -> str:
         server = self._server
-        place = f'[neo4j]\nuri = "bolt://{self.proxy.address}"\nuser = "{server.user}"\ndatabase = "{server.database}"\n'
+        place = (
+            f'[neo4j]\nuri = "bolt://{self.proxy.address}"\nuser = "{server.user}"\ndatabase = "{server.database}"\n'
+        )
         return f'{place}password_file = "{self.secret}"\npool_max = {self.pool_max}\n'
 
     def effects(self) -> Counter[int]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
+import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,22 +22,21 @@ import pytest
 from perdure.client import Client
 from perdure.wire.control import ListBreakers
 from perdure.wire.data import BreakerInfo, JobSpec
-from tests.daemon.e2e import await_rest, query, running, workers_of
+from tests.daemon.e2e import await_rest, kill, query, running, workers_of
 from tests.daemon.outage_handlers import JOURNAL
 from tests.daemon.outage_services import Service, services
+from tests.daemon.outages import CALL_SECONDS, OUTAGES, PARTIAL, Outage
 from tests.support.bolt_server import BoltServer
 from tests.support.daemon import Daemon
-from tests.support.fault_proxy import BLACK_HOLE, HALF_CLOSE, PASS, REFUSE, RESET, Fault, cut_after, latency
+from tests.support.fault_proxy import PASS
 from tests.support.wait import wait_until
 
 HANDLERS = ("tests.daemon.outage_handlers",)
 WORKERS = 2
-#: Of one call, seconds; and what a busy machine may add to it.
-CALL_SECONDS, SLACK_SECONDS = 0.6, 1.5
-#: Seconds that the breakers look back.
-WINDOW_SECONDS = 3.0
-#: Below this share of failed calls in the window a failure may be charged to its job.
-TROUBLE_ONE_IN = 10
+#: What a busy machine may add to the time of a call, seconds.
+SLACK_SECONDS = 1.5
+#: Between two looks at whether all else goes well in a long outage, seconds.
+LONGEST_PAUSE = 2.0
 SETTINGS = f"""
 [workers]
 count = {WORKERS}
@@ -50,100 +48,13 @@ backoff_cap = "100ms"
 max_interruptions = 20
 [breakers]
 timeout = "{CALL_SECONDS * 1000:g}ms"
-window = "{WINDOW_SECONDS:g}s"
+window = "3s"
 minimum_volume = 5
 break = "300ms"
 break_cap = "1s"
 probe_deadline = "3s"
 ramp_start = 50
 """
-
-Outage = Callable[[Service], AbstractContextManager[None]]
-
-
-# --- the faults
-
-
-def through_proxy(fault: Fault, *, drops: bool = False) -> Outage:
-    """The way to the server is bad. `drops`: open connections are lost, too."""
-
-    @contextlib.contextmanager
-    def outage(service: Service) -> Iterator[None]:
-        service.proxy.mode = fault
-        if drops:
-            service.proxy.drop_connections()
-        try:
-            yield
-        finally:
-            service.proxy.mode = PASS
-
-    return outage
-
-
-@contextlib.contextmanager
-def killed(service: Service) -> Iterator[None]:
-    """The server is killed, and started again on what it has on disk."""
-    if not service.is_ours:
-        pytest.skip(f"{service.name} is not ours to kill")
-    service.kill()
-    try:
-        yield
-    finally:
-        service.start()
-
-
-@contextlib.contextmanager
-def locked_out(service: Service) -> Iterator[None]:
-    """The password is another one for a while."""
-    service.lock_out()
-    try:
-        yield
-    finally:
-        service.let_in()
-
-
-def flapping(period: float) -> Outage:
-    """Away and there again, each for so many seconds."""
-
-    @contextlib.contextmanager
-    def outage(service: Service) -> Iterator[None]:
-        is_over = threading.Event()
-
-        def flap() -> None:
-            faults = [RESET, REFUSE, BLACK_HOLE, HALF_CLOSE]
-            while not is_over.is_set():
-                service.proxy.mode = faults[0]
-                faults.append(faults.pop(0))
-                is_over.wait(period)
-                service.proxy.mode = PASS
-                is_over.wait(period)
-
-        thread = threading.Thread(target=flap, name="flapping")
-        thread.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            thread.join()
-
-    return outage
-
-
-#: All of them, by name. `cut`: some hundred small answers pass, a long one does not.
-OUTAGES: dict[str, Outage] = {
-    "refused": through_proxy(REFUSE, drops=True),
-    "reset": through_proxy(RESET),
-    "half-closed": through_proxy(HALF_CLOSE),
-    "black-holed": through_proxy(BLACK_HOLE),
-    "slow": through_proxy(latency(1.5 * CALL_SECONDS)),
-    "cut": through_proxy(cut_after(20_000)),
-    "killed": killed,
-    "locked-out": locked_out,
-    "flapping": flapping(0.3),
-}
-#: Those of which some calls end well, so that the breaker may stay closed.
-PARTIAL = frozenset({"cut", "flapping"})
-
 
 # --- what came of one
 
@@ -166,11 +77,13 @@ class Figures:
     longest: float = 0.0
     interrupted: int = 0
 
-    HEAD = "service   outage        jobs other  opened parked  calls failed charged attempts longest  killed seconds"
+    HEAD = (
+        "service   outage             jobs other  opened parked  calls failed charged attempts longest  killed seconds"
+    )
 
     def __str__(self) -> str:
         return (
-            f"{self.service:9} {self.outage:12} {self.jobs:5} {self.others:5} {self.opened:7} {self.parked:6}"
+            f"{self.service:9} {self.outage:17} {self.jobs:5} {self.others:5} {self.opened:7} {self.parked:6}"
             f" {self.calls:6} {self.failed:6} {self.charged:7} {self.most_attempts:8} {self.longest:6.2f}s"
             f" {self.interrupted:7} {self.seconds:6.1f}s"
         )
@@ -249,10 +162,12 @@ class World:
 
     # --- an outage
 
-    def ride_out(self, name: str, outage: str, *, hold: float = 0.0, jobs: int = 30, how: Outage | None = None) -> Figures:
+    def ride_out(
+        self, name: str, outage: str, *, hold: float = 0.0, jobs: int = 24, how: Outage | None = None
+    ) -> Figures:
         """Jobs before, during and after it, and all that must hold. `hold`: seconds that it lasts at least.
 
-        `how`: another outage than the one of that name.
+        `how`: another outage than the one of that name. One that is neither partial nor short must open the breaker.
         """
         service = self.service(name)
         figures = Figures(name, outage)
@@ -263,7 +178,8 @@ class World:
             assert self.ends(client, before) == {"completed"}
             started = time.monotonic(), time.time()
             with (how or OUTAGES[outage])(service):
-                during, well = self._live_through(client, service, figures, jobs, hold, outage in PARTIAL)
+                is_seen = how is None and outage not in PARTIAL
+                during, well = self._live_through(client, service, figures, jobs, hold, is_seen)
             after = self.put(client, service, service.kinds, jobs)
             mine = before + during + after
             assert self.ends(client, mine) == {"completed"}, self.daemon.log()[-3000:]
@@ -275,35 +191,78 @@ class World:
                 self.each_once(other, well)
         assert self.pids() == pids, "a worker has died"
         self.no_slot_has_leaked(service)
-        self.figures.append(figures)
-        print(f"\n{Figures.HEAD}\n{figures}")
-        return figures
+        return self.keep(figures)
 
     def _live_through(
-        self, client: Client, service: Service, figures: Figures, jobs: int, hold: float, is_partial: bool
+        self, client: Client, service: Service, figures: Figures, jobs: int, hold: float, is_seen: bool
     ) -> tuple[list[int], list[int]]:
         """While it lasts: jobs that need the service, and jobs that do not. Both ids."""
         until = time.monotonic() + hold
         during = self.put(client, service, service.kinds, jobs)
         well: list[int] = []
-        shows = not is_partial and hold == 0.0
-
-        def is_over() -> bool:
-            info = self.breaker(client, service.name)
-            figures.parked = max(figures.parked, info.parked)
-            # All but a probe, and the last that are on their way.
-            return time.monotonic() >= until and (not shows or info.parked >= jobs - 3)
-
         while True:
             for ids in self.others(client, service).values():
                 assert self.ends(client, ids, 20) == {"completed"}, "other jobs do not flow"
                 well += ids
-                figures.others += len(ids)
-            if not shows and time.monotonic() < until:
-                wait_until(lambda: is_over() or time.monotonic() > until - hold / 2, hold + 1, "half of its time")
-                during += self.put(client, service, service.kinds, 6)
-            wait_until(is_over, max(20.0, hold + 5), "the breaker to park what needs the service")
-            return during, well
+            if time.monotonic() >= until:
+                break
+            pause = min(until, time.monotonic() + LONGEST_PAUSE)
+            wait_until(lambda pause=pause: time.monotonic() >= pause, LONGEST_PAUSE + 1)  # type: ignore[misc]
+            during += self.put(client, service, service.kinds, 6)
+        figures.others = len(well)
+
+        def is_parked() -> bool:
+            figures.parked = max(figures.parked, self.breaker(client, service.name).parked)
+            return figures.parked >= jobs - 3  # all but a probe, and the last that are on their way
+
+        if is_seen:
+            wait_until(is_parked, 20, "the breaker to park what needs the service")
+        return during, well
+
+    def ride_out_kills(self, name: str, outage: str, rng: random.Random, *, jobs: int = 30) -> Figures:
+        """The same with kill -9 of workers and of the daemon while it lasts."""
+        service = self.service(name)
+        figures = Figures(name, f"{outage}, kills")
+        self.await_peace()
+        with self.daemon.client() as client:
+            mine = self.put(client, service, service.kinds, jobs)
+            assert self.ends(client, mine) == {"completed"}
+        started = time.monotonic(), time.time()
+        with OUTAGES[outage](service):
+            with self.daemon.client() as client:
+                mine += self.put(client, service, service.kinds, jobs)
+            self.kill_worker(rng)
+            self.daemon.kill()
+            wait_until(lambda: not self.daemon.processes(), 10, "everything below the daemon to end")
+            self.daemon.start()
+            with self.daemon.client() as client:
+                mine += self.put(client, service, service.kinds, jobs)
+                self.kill_worker(rng)
+                well = self.others(client, service)
+                for ids in well.values():
+                    assert self.ends(client, ids, 20) == {"completed"}, "other jobs do not flow"
+                    figures.others += len(ids)
+        with self.daemon.client() as client:
+            mine += self.put(client, service, service.kinds, jobs)
+            self.kill_worker(rng)
+            assert self.ends(client, mine) == {"completed"}, self.daemon.log()[-3000:]
+        figures.seconds = time.monotonic() - started[0]
+        self.await_peace()
+        self.judge(figures, service, mine, started[1])
+        for other in self.there:
+            self.each_once(other, well.get(other.name, []))
+        self.no_slot_has_leaked(service)
+        return self.keep(figures)
+
+    def kill_worker(self, rng: random.Random) -> None:
+        """SIGKILL to one of them, whatever it does."""
+        kill(rng.choice(wait_until(self.pids, 20, "a worker to kill")))
+
+    def keep(self, figures: Figures) -> Figures:
+        """For the table at the end."""
+        self.figures.append(figures)
+        print(f"\n{Figures.HEAD}\n{figures}")
+        return figures
 
     # --- what must hold
 
@@ -331,13 +290,8 @@ class World:
         assert inside == [], "attempts were charged while the breaker was not closed"
         calls = self.calls_of(ids)
         assert all(one["took"] < CALL_SECONDS + SLACK_SECONDS for one in calls), max(calls, key=lambda one: one["took"])
-        if os.environ.get("DBG"):
-            for row in rows:
-                if row[2] > 1:
-                    print([(e["attempt"], e["type"], e["message"][:150], e.get("cause")) for e in row[4]])
-        # The rule of charging: fewer than a tenth of the window's calls had failed.
-        ok = self.good_calls(service, since - WINDOW_SECONDS)
-        assert len(charged) * (TROUBLE_ONE_IN - 1) <= ok, f"{len(charged)} attempts charged, {ok} calls went well"
+        # Each job has the benefit of the doubt some times (daemon/doubts.py), more often than an outage here takes.
+        assert charged == [], "attempts were charged for the outage"
         figures.jobs, figures.calls = len(ids), len(calls)
         figures.failed = sum(bool(one["error"]) for one in calls)
         figures.charged, figures.opened = len(charged), len(shut)
@@ -376,12 +330,6 @@ class World:
         wanted = set(ids)
         entries = (json.loads(line) for line in self._journal.read_text().splitlines())
         return [entry for entry in entries if entry["job"] in wanted]
-
-    def good_calls(self, service: Service, since: float) -> int:
-        """How many calls to it went well since then, whoever made them."""
-        entries = [json.loads(line) for line in self._journal.read_text().splitlines()]
-        mine = [one for one in entries if one["kind"] in (*service.kinds, service.fill_kind) and not one["error"]]
-        return sum(3 * service.pool_max if one["call"] == "fill" else 1 for one in mine if one["at"] > since)
 
     def no_slot_has_leaked(self, service: Service) -> None:
         """In each worker the whole pool can be had at the same time."""

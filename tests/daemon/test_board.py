@@ -291,7 +291,7 @@ def test_a_name_that_is_not_configured_is_refused() -> None:
 def test_trouble_is_seen_before_the_breaker_opens() -> None:
     """The first jobs that meet an outage would each pay an attempt for it."""
     desk = Desk()
-    assert not desk.board.in_trouble("pg", desk.ms * MS)
+    assert desk.board.in_trouble("pg", desk.ms * MS), "nothing shows that it is well"
     desk.see(failed=1)
     assert desk.board.in_trouble("pg", desk.ms * MS), "nothing ended well"
     desk.see(ok=9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from perdure.client import Client
 from perdure.wire.control import CloseBreaker, Explain, ListBreakers, OpenBreaker
 from perdure.wire.data import BreakerInfo, JobSpec
-from tests.daemon.e2e import await_rest, query, running
+from tests.daemon.e2e import await_executing, await_rest, query, running, workers_of
 from tests.daemon.outage_handlers import LINE_PORT
 from tests.support.daemon import Daemon
 from tests.support.fault_proxy import BLACK_HOLE, PASS, REFUSE, RESET, FaultProxy
@@ -200,6 +201,33 @@ def test_t21_exactly_one_probe_in_all_processes_and_it_expires(
     server.answering.set()
     assert ends(client, jobs) == {"completed"}
     assert charged(daemon, jobs) == 1
+
+
+def test_t21_twenty_callers_in_four_processes_make_one_probe(
+    daemon: Daemon, client: Client, server: LineServer
+) -> None:
+    """All that run, and ask in the moment in which the breaker is half open, would be let through."""
+    client.request_sync(OpenBreaker("line", "test", "hold it"))
+    jobs = put(client, "line.hammer", 20)
+    await_executing(daemon, *jobs)
+    assert all(len(worker.executing) >= 1 for worker in workers_of(daemon)), workers_of(daemon)
+    assert len(workers_of(daemon)) == WORKERS
+    server.answering.clear()
+    client.request_sync(OpenBreaker("line", "test", "let it be tried", 50))
+    since = time.time() * 1000
+
+    def half_open() -> int:
+        return sum(event.now == "half_open" and event.at >= since - 50 for event in breaker(client, 50).events)
+
+    # Each gets no answer, so the next break begins; all twenty ask all the time.
+    wait_until(lambda: len(server.calls) >= 3, 20, "three probes, one after the other")
+    assert await_state(client, "open").state == "open"
+    assert server.most_at_once == 1
+    assert len(server.calls) <= half_open()
+    server.answering.set()
+    assert ends(client, jobs) == {"completed"}
+    # The probe that went well was one of the twenty: nobody called twice after that.
+    assert len(server.calls) <= half_open() - 1 + len(jobs)
 
 
 def test_t21_the_calls_of_one_probe_job_are_one_probe(client: Client, proxy: FaultProxy, server: LineServer) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from perdure.daemon.dispatch import SUSPECT_REASON, SUSPECTS
 from perdure.daemon.doubts import DOUBTS
+from perdure.store.models import Turn
 from perdure.wire.data import ErrorData
 from perdure.wire.work import Done, Failed
 from tests.daemon.world import World, spec
@@ -111,6 +113,33 @@ def test_a_job_refused_by_a_breaker_that_has_closed_meanwhile_comes_back_by_itse
     assert (row.state, row.attempt) == ("retryable", 0)
     world.run_all()
     assert (row.state, row.finished) == ("completed", 1)
+
+
+def test_a_wish_for_the_next_attempt_holds_while_a_dependency_is_in_trouble() -> None:
+    """A handler that asks for an hour's pause would be run again after a second, and again."""
+    world, gate = make()
+    gate.trouble.add("db")
+    world.enqueue(kind="needy")
+    world.settle()
+    failed = Failed(1, ErrorData("Retry", "later"), True, 3_600_000, "db")
+    world.core.done(1, Done([], [], [failed], []), world.now)
+    world.settle()
+    assert (world.store.rows[1].attempt, world.store.rows[1].due) == (0, world.now + 3_600_000)
+
+
+def test_a_probe_that_finds_no_room_among_the_suspects_gives_way() -> None:
+    """Parked for want of room, it would hold the half-open breaker until its time as the probe is over."""
+    world, gate = make()
+    world.fork_isolated = False
+    world.enqueue(SUSPECTS + 1, kind="needy")
+    world.store.commit(world.core.next_turn(world.now) or Turn(0))
+    for row in world.store.rows.values():
+        row.state, row.interruptions, row.attempt = "available", 2, 2
+    world.core.queues.fill("default")
+    world.settle()
+    parked = [job_id for job_id, row in world.store.rows.items() if row.state == SUSPECT_REASON]
+    assert gate.seen_ended == parked
+    assert len(parked) == 1
 
 
 def test_failures_of_a_dependency_that_is_away_or_in_trouble_cost_no_attempt() -> None:

@@ -85,7 +85,7 @@ async def test_guards_and_marks_work_without_a_daemon() -> None:
     assert await ctx.guard("any", fallback=str)(fail)() == "gone"
     assert ctx.blocking.guard("any", fallback=None)(lambda: 1 / 0)() is None
     async with ctx.once("charge").postgres() as mark:
-        assert mark == "test:5:charge"
+        assert mark == "test:5.0:charge"
 
 
 def test_a_context_without_a_worker_has_no_adapters() -> None:
