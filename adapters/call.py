@@ -33,17 +33,22 @@ _LEAST_SECONDS: Final = 0.01
 class CallTime:
     """The time of the call that is being made, from its guard to its adapter.
 
-    `ends_ns` (CLOCK_MONOTONIC). `is_full`: it is all that calls to this dependency have; with less, by the job's
-    deadline or the caller's wish, running out of it says nothing about the server. `waited_ns`: what the adapter has
-    spent waiting for others of this worker, which hold all of its connections; it adds to that itself.
+    `started_ns`, `ends_ns` (CLOCK_MONOTONIC). `is_full`: it is at least what the policy gives a call; else the job's
+    deadline or the caller gave it less. `waited_ns`: what the adapter has spent waiting for others of this worker,
+    which hold all of its connections; it adds to that itself.
     """
 
-    __slots__ = ("ends_ns", "is_full", "waited_ns")
+    __slots__ = ("ends_ns", "is_full", "started_ns", "waited_ns")
 
-    def __init__(self, ends_ns: int, is_full: bool) -> None:
-        self.ends_ns = ends_ns
+    def __init__(self, started_ns: int, seconds: float, is_full: bool) -> None:
+        self.started_ns = started_ns
+        self.ends_ns = started_ns + int(seconds * 1e9)
         self.is_full = is_full
         self.waited_ns = 0
+
+    def given_ns(self, now_ns: int) -> int:
+        """How long the dependency has had until now."""
+        return now_ns - self.started_ns - self.waited_ns
 
 
 #: Set while a guard awaits a call.

@@ -14,7 +14,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any, Final, NamedTuple, TypeVar
 
-from perdure.adapters.call import JobCall
+from perdure.adapters.call import CONNECTING_SHARE, CallTime, JobCall, call_time
 from perdure.adapters.last_good import LastGood
 from perdure.adapters.verdict import OUTAGES, REPEATABLE, Classify, Verdict
 from perdure.adapters.view import BreakerView
@@ -33,7 +33,8 @@ Repeat = bool | Callable[[BaseException], bool]
 
 #: The attribute by which a worker knows that an exception is the fault of a dependency, and of which.
 MARK: Final = "perdure_dependency"
-
+#: On such an exception: it is not even that one's fault, this worker makes too many calls at once.
+BUSY_MARK: Final = "perdure_busy"
 
 #: A call that is cut short by its job's deadline, or by a timeout of the caller's own, counts when it had this share of
 #: the policy's time. Less says nothing of the service; but jobs with less time than a call may take would never find
@@ -48,6 +49,15 @@ class _Limit(NamedTuple):
     is_full: bool
     #: What the error says then.
     reason: str
+
+
+class _Life:
+    """When the dependency last answered one of this worker's calls (CLOCK_MONOTONIC, ns)."""
+
+    __slots__ = ("answered_ns",)
+
+    def __init__(self) -> None:
+        self.answered_ns = -1
 
 
 class Guard:
@@ -75,6 +85,7 @@ class Guard:
         self._rng = rng
         self._sleep = sleep
         self._last_good = LastGood()
+        self._life = _Life()
         self._timeout = policy.timeout_ms / 1000
         self._slow_ns = policy.slow_after_ms * 1_000_000
         self._fair_ns = policy.timeout_ms * 1_000_000 * FAIR_SHARE
@@ -164,7 +175,10 @@ class Guard:
     ) -> T:
         """Await it within its limit, and tell the breaker how it ended, once."""
         started_ns = self._clock.monotonic_ns()
+        time = CallTime(started_ns, limit.seconds, limit.is_full)
         cut = asyncio.timeout(limit.seconds)
+        outer = call_time.get()
+        call_time.set(time)
         try:
             async with cut:
                 try:
@@ -172,42 +186,53 @@ class Guard:
                 except Exception as exc:
                     if cut.expired() or not self._may_repeat(retry, exc):
                         raise
-                    end_ns = started_ns + int(limit.seconds * 1e9)
-                    result = await self._repeat(exc, end_ns, retry, partial(function, *args, **kwargs))
+                    last_ns = started_ns + int(limit.seconds * CONNECTING_SHARE * 1e9)
+                    result = await self._repeat(exc, last_ns, retry, partial(function, *args, **kwargs))
         except BaseException as exc:
-            took_ns = self._clock.monotonic_ns() - started_ns
-            error = self._judge(job, is_probe, limit, cut.expired(), took_ns, exc)
+            error = self._judge(job, is_probe, limit, time, cut.expired(), exc)
             if error is exc:
                 raise
             raise error from exc
-        is_slow = self._clock.monotonic_ns() - started_ns > self._slow_ns
-        self._view.record(self.name, True, slow=is_slow, probe_job=job.id if is_probe else 0)
+        finally:
+            call_time.set(outer)  # not `reset`: that fails when the coroutine is closed from elsewhere
+        self._record(job, is_probe, time)
         return result
 
+    def _record(self, job: JobCall, is_probe: bool, time: CallTime, error: BaseException | None = None) -> None:
+        """Tell the breaker of a call. What it waited for others of this worker is not the server's slowness."""
+        now_ns = self._clock.monotonic_ns()
+        if error is None:
+            self._life.answered_ns = now_ns
+        is_slow = time.given_ns(now_ns) > self._slow_ns
+        self._view.record(self.name, error is None, slow=is_slow, probe_job=job.id if is_probe else 0, error=error)
+
     def _judge(
-        self, job: JobCall, is_probe: bool, limit: _Limit, is_cut: bool, took_ns: int, exc: BaseException
+        self, job: JobCall, is_probe: bool, limit: _Limit, time: CallTime, is_cut: bool, exc: BaseException
     ) -> BaseException:
         """Tell the breaker what this exception means, if it means anything; and what is to be raised."""
-        if self._says_nothing(exc) or (is_cut and not limit.is_full and took_ns < self._fair_ns):
+        verdict = self._verdict(time, is_cut, exc)
+        if is_cut and isinstance(exc, Exception):
+            exc = CallTooLong(f"{self.name}: the call did not end {limit.reason}{_after_waiting(time)}")
+        if verdict is None or verdict is Verdict.BUSY:
             if is_probe:
                 self._view.abandon(self.name, job.id)
-            return self._too_long(limit) if is_cut and isinstance(exc, Exception) else exc
-        if is_cut:
-            exc, verdict = self._too_long(limit), Verdict.UNAVAILABLE
+            if verdict is Verdict.BUSY:
+                _put(exc, BUSY_MARK, True)
         else:
-            verdict = self._classify(exc)
-        is_outage = verdict in OUTAGES
-        self._view.record(
-            self.name,
-            not is_outage,
-            slow=took_ns > self._slow_ns,
-            probe_job=job.id if is_probe else 0,
-            error=exc if is_outage else None,
-        )
-        return self._marked(exc) if is_outage else exc
+            self._record(job, is_probe, time, exc if verdict in OUTAGES else None)
+        is_unmarked = isinstance(exc, CallTooLong) and not hasattr(exc, MARK)
+        return self._marked(exc) if is_unmarked or verdict in OUTAGES or verdict is Verdict.BUSY else exc
 
-    def _too_long(self, limit: _Limit) -> Exception:
-        return self._marked(CallTooLong(f"{self.name}: the call did not end {limit.reason}"))
+    def _verdict(self, time: CallTime, is_cut: bool, exc: BaseException) -> Verdict | None:
+        """What it means; None: nothing."""
+        if self._says_nothing(exc):
+            return None
+        if is_cut or isinstance(exc, CallTooLong):
+            if time.waited_ns and self._life.answered_ns > time.started_ns:
+                return Verdict.BUSY  # others were answered while it waited for a connection
+            if not (time.is_full and not time.waited_ns) and time.given_ns(self._clock.monotonic_ns()) < self._fair_ns:
+                return None
+        return Verdict.UNAVAILABLE if is_cut else self._classify(exc)
 
     # --- what an exception means
 
@@ -230,18 +255,15 @@ class Guard:
 
     def _marked(self, exc: E) -> E:
         """The same exception, with the dependency's name on it if it takes one."""
-        try:
-            setattr(exc, MARK, self.name)
-        except Exception:  # noqa: S110  # it has slots only: then the job's failure is charged like any other
-            pass
+        _put(exc, MARK, self.name)
         return exc
 
     # --- more tries, and other answers
 
-    async def _repeat(self, first: Exception, end_ns: int, retry: Repeat, function: Callable[[], Awaitable[T]]) -> T:
+    async def _repeat(self, first: Exception, last_ns: int, retry: Repeat, function: Callable[[], Awaitable[T]]) -> T:
         from perdure.adapters.repeat import Repeats  # tenacity: not before it is needed
 
-        repeats = Repeats(self.policy, self._clock, self._rng, end_ns, partial(self._may_repeat, retry))
+        repeats = Repeats(self.policy, self._clock, self._rng, last_ns, partial(self._may_repeat, retry))
         return await repeats.run(first, function, self._sleep)
 
     async def _instead(self, exc: Exception, fallback: Any, cache: Hashable | None) -> Any:
@@ -254,6 +276,20 @@ class Guard:
             raise exc
         value = fallback(exc) if callable(fallback) else fallback
         return await value if isawaitable(value) else value
+
+
+def _after_waiting(time: CallTime) -> str:
+    if not time.waited_ns:
+        return ""
+    return f", of which it waited {time.waited_ns / 1e9:.2g} s for a connection of this worker's pool"
+
+
+def _put(exc: BaseException, name: str, value: object) -> None:
+    """Set an attribute, if it takes one."""
+    try:
+        setattr(exc, name, value)
+    except Exception:  # noqa: S110  # it has slots only: then the job's failure is charged like any other
+        pass
 
 
 def _is_being_cancelled() -> bool:

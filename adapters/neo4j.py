@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from perdure.adapters.call import JobCall
+from perdure.adapters.call import JobCall, waited
 from perdure.adapters.guard import NO_FALLBACK, Guard
 from perdure.adapters.neo4j_blocking import BlockingNeo4j
 from perdure.adapters.neo4j_check import check, load_driver
@@ -105,6 +105,16 @@ class Neo4jDriver:
             if reason is None:
                 raise
             raise reason from exc
+
+    async def begin(self, session: AsyncSession, **settings: Any) -> AsyncTransaction:
+        """Begin a transaction, which takes a connection. What that takes while others hold them all is their doing."""
+        began_ns = self._clock.monotonic_ns()
+        is_waiting = self._holder is not None and self._holder.is_overfull
+        try:
+            return await session.begin_transaction(**settings)
+        finally:
+            if is_waiting:
+                waited(self._clock.monotonic_ns() - began_ns)
 
     def transaction_seconds(self, job: JobCall, timeout: float | None) -> float:
         """After how many seconds the server shall end a transaction that its caller has given up by then."""
@@ -260,7 +270,7 @@ class Neo4j:
     async def _try(self, access: Access, query: str, values: Parameters, timeout: float | None) -> Executed:
         """One try: a transaction with this query in it."""
         async with self._driver.open_session(access) as session:
-            tx = await session.begin_transaction(timeout=self._driver.transaction_seconds(self._job, timeout))
+            tx = await self._driver.begin(session, timeout=self._driver.transaction_seconds(self._job, timeout))
             done = await _fetch(tx, query, values)
             await tx.commit()
         return done
@@ -268,7 +278,7 @@ class Neo4j:
     async def _begin(self, access: Access) -> tuple[AsyncExitStack, AsyncTransaction]:
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(self._driver.open_session(access))
-            tx = await session.begin_transaction(timeout=self._job_seconds())
+            tx = await self._driver.begin(session, timeout=self._job_seconds())
             return stack.pop_all(), tx
 
     async def _begin_marked(self, mark: str) -> tuple[AsyncExitStack, AsyncTransaction, bool]:
@@ -288,7 +298,7 @@ class Neo4j:
         """A session of which it is known that the server is there and has the database."""
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(self._driver.open_session(access, **settings))
-            await (await session.begin_transaction()).rollback()
+            await (await self._driver.begin(session)).rollback()
             return stack.pop_all(), session
 
     @asynccontextmanager

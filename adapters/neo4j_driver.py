@@ -23,15 +23,13 @@ from urllib.parse import urlsplit
 import neo4j
 from neo4j.auth_management import AsyncAuthManager
 
+from perdure.adapters.call import CONNECTING_SHARE
 from perdure.adapters.verdict import is_transport_broken
 from perdure.errors import CallTooLong, ConfigError, WrongCredentials
 from perdure.wire.dependencies import Neo4jOptions
 
 #: Seconds for the farewell of a driver or a session. What does not answer by then is closed without one.
 CLOSE_SECONDS: Final = 2.0
-
-#: Of the time for a call, how much getting a connection may take.
-_SHARE_FOR_CONNECTING: Final = 0.8
 
 
 class PasswordFile(AsyncAuthManager):
@@ -100,6 +98,11 @@ class DriverHolder:
         return self._generation is not None and self._generation.users >= self._options.pool_max
 
     @property
+    def is_overfull(self) -> bool:
+        """Whether, of the calls that run, one at least has to wait for a connection of another one."""
+        return self._generation is not None and self._generation.users > self._options.pool_max
+
+    @property
     def is_idle(self) -> bool:
         """Whether no call runs, and no old driver is being closed."""
         return not self._closing and (self._generation is None or not self._generation.users)
@@ -150,7 +153,7 @@ def open_driver(options: Neo4jOptions, call_seconds: float) -> neo4j.AsyncDriver
     Getting a connection is given up a bit before a call of `call_seconds` is: the driver knows what was wrong then,
     which a call that is cut off does not tell.
     """
-    most = call_seconds * _SHARE_FOR_CONNECTING
+    most = call_seconds * CONNECTING_SHARE
     # What the driver logs as errors, it raises as well; and that is where it is counted, classified and told.
     logging.getLogger("neo4j").setLevel(logging.CRITICAL)
     try:

@@ -32,7 +32,7 @@ from perdure.wire.dependencies import Neo4jOptions
 LOOK_SECONDS: Final = 1.0
 
 #: Of our own errors these pass by themselves; the other Unavailable ones need somebody to change something.
-_PASSING: Final = (NoAnswer, UnknownHost, PoolExhausted)
+_PASSING: Final = (NoAnswer, UnknownHost)
 
 #: Codes of client errors that are the state of the server, and pass.
 _CLIENT_PASSING: Final = frozenset(
@@ -60,6 +60,8 @@ def classify(exc: BaseException) -> Verdict:
     match exc:
         case MarkContended():
             return Verdict.CONTENDED
+        case PoolExhausted():
+            return Verdict.BUSY
         case Unavailable():
             return Verdict.UNAVAILABLE if isinstance(exc, _PASSING) else Verdict.REFUSED
         case ConfigError() | its.ConfigurationError():

@@ -13,6 +13,7 @@ from typing import Final
 
 import asyncpg
 
+from perdure.adapters.call import Patience
 from perdure.adapters.postgres_address import Address, parse_address
 from perdure.adapters.postgres_errors import sqlstate
 from perdure.adapters.postgres_sniff import Listener, who_listens
@@ -69,20 +70,25 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no ty
         self.good_at_ns = now_ns
 
 
-async def connect(options: PostgresOptions) -> Connection:
-    """A new connection. The password is read from its file each time. Raises errors.Unavailable and its subclasses."""
+async def connect(options: PostgresOptions, patience: Patience | None = None) -> Connection:
+    """A new connection. The password is read from its file each time. Raises errors.Unavailable and its subclasses.
+
+    `patience`: how long to try, instead of the options' connect_timeout. CallTooLong when that was in a hurry.
+    """
     address = parse_address(options.dsn)
+    patience = patience or Patience(options.connect_timeout_ms / 1000)
     password = await asyncio.to_thread(_read_password, options, address) if options.password_file else None
-    making = asyncio.ensure_future(_make(options, password))
+    making = asyncio.ensure_future(_make(options, password, patience.seconds))
     try:
-        con = await _watched(making, address, min(_SLOW_SECONDS, options.connect_timeout_ms / 2000))
+        con = await _watched(making, address, min(_SLOW_SECONDS, patience.seconds / 2))
     except BaseException as exc:
         making.add_done_callback(_end_unwanted)
         making.cancel()
         if isinstance(exc, WrongProtocol) or not isinstance(exc, Exception):
             raise
         listener = await who_listens(address.host, address.port) if _is_puzzling(exc, address) else None
-        raise diagnose(exc, address, options, listener) from exc
+        error = diagnose(exc, address, options, listener, patience)
+        raise (patience.blame(error) if isinstance(exc, TimeoutError) else error) from exc
     if options.keepalive_idle_ms:
         with contextlib.suppress(OSError):
             con.keep_alive(options.keepalive_idle_ms)
@@ -99,11 +105,11 @@ async def _watched(making: asyncio.Future[Connection], address: Address, patienc
     return await making
 
 
-async def _make(options: PostgresOptions, password: str | None) -> Connection:
+async def _make(options: PostgresOptions, password: str | None, seconds: float) -> Connection:
     con = await asyncpg.connect(
         options.dsn,
         password=password,
-        timeout=options.connect_timeout_ms / 1000,
+        timeout=seconds,
         command_timeout=options.command_timeout_ms / 1000,
         statement_cache_size=options.statement_cache,
         server_settings={"application_name": APPLICATION},
@@ -142,7 +148,9 @@ def _is_puzzling(exc: Exception, address: Address) -> bool:
     return isinstance(exc, asyncpg.PostgresConnectionError)
 
 
-def diagnose(exc: Exception, address: Address, options: PostgresOptions, listener: Listener | None) -> Unavailable:
+def diagnose(
+    exc: Exception, address: Address, options: PostgresOptions, listener: Listener | None, patience: Patience
+) -> Unavailable:
     """The same failure in words that say what to do. `listener`: who was found there, if somebody looked."""
     if isinstance(exc, Unavailable):
         return exc
@@ -159,7 +167,7 @@ def diagnose(exc: Exception, address: Address, options: PostgresOptions, listene
         )
     if isinstance(exc, asyncpg.PostgresError) and not isinstance(exc, asyncpg.PostgresConnectionError):
         return _refused_by_server(exc, address, options)
-    return _network(exc, address, options, listener)
+    return _network(exc, address, patience, listener)
 
 
 def _wrong_protocol(address: Address, listener: Listener) -> WrongProtocol:
@@ -217,14 +225,14 @@ def _bad_login(exc: asyncpg.PostgresError, address: Address, options: PostgresOp
     return WrongCredentials(f"{address}: {text}. Look at the user in postgres.dsn and at {where or 'its password'}")
 
 
-def _network(exc: Exception, address: Address, options: PostgresOptions, listener: Listener | None) -> Unavailable:
+def _network(exc: Exception, address: Address, patience: Patience, listener: Listener | None) -> Unavailable:
     kind = listener.kind if listener is not None else ""
     if isinstance(exc, socket.gaierror):
         return UnknownHost(f"{address}: the host's name cannot be resolved. Look at the host in postgres.dsn")
     if isinstance(exc, TimeoutError):
-        seconds = options.connect_timeout_ms / 1000
+        limit = "a call's time" if patience.is_short else "postgres.connect_timeout"
         return NoAnswer(
-            f"{address}: no answer within {seconds:g} s (postgres.connect_timeout). Is the server well, and no firewall"
+            f"{address}: no answer within {patience.seconds:.3g} s ({limit}). Is the server well, and no firewall"
             " between? Look at host and port in postgres.dsn"
         )
     if "rejected SSL upgrade" in str(exc) and kind in ("plain", ""):

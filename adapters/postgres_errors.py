@@ -12,6 +12,7 @@ from typing import Final
 from perdure.adapters.verdict import Verdict, is_transport_broken
 from perdure.errors import (
     CertificateRefused,
+    PoolExhausted,
     TlsNotOffered,
     TlsRequired,
     Unavailable,
@@ -50,6 +51,8 @@ def classify(exc: BaseException) -> Verdict:
     """What an exception from asyncpg, or from the making of a connection, says about the server."""
     if isinstance(exc, REFUSALS):
         return Verdict.REFUSED
+    if isinstance(exc, PoolExhausted):
+        return Verdict.BUSY
     if isinstance(exc, (Unavailable, ConnectionError, TimeoutError, socket.gaierror)):
         return Verdict.UNAVAILABLE
     state = sqlstate(exc)

@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
+from perdure.adapters.call import patience, waited
 from perdure.adapters.postgres_address import parse_address
 from perdure.adapters.postgres_errors import leaves_connection_whole
 from perdure.clock import Clock
@@ -90,19 +91,28 @@ class ConnectionPool:
         return con
 
     async def _take_slot(self) -> None:
-        seconds = self._options.acquire_timeout_ms / 1000
         if self._closed:
             raise Unavailable("postgres: the pool is closed, because the worker is stopping")
+        if self._slots.locked():
+            await self._wait_for_slot()
+        else:
+            await self._slots.acquire()  # at once
+        self._in_use += 1
+
+    async def _wait_for_slot(self) -> None:
+        began_ns = self._clock.monotonic_ns()
+        seconds = patience(self._options.acquire_timeout_ms / 1000, began_ns).seconds
         try:
             async with asyncio.timeout(seconds):
                 await self._slots.acquire()
         except TimeoutError as exc:
             raise PoolExhausted(
                 f"{parse_address(self._options.dsn)}: all {self._options.pool_max} connections of this worker are in"
-                f" use, and none came back within {seconds:g} s. Raise postgres.pool_max, or do less inside of"
-                " transactions"
+                f" use, and none came back within {seconds:.3g} s. Raise postgres.pool_max, lower workers.async_slots,"
+                " or do less inside of transactions"
             ) from exc
-        self._in_use += 1
+        finally:
+            waited(self._clock.monotonic_ns() - began_ns)
 
     def _free_slot(self) -> None:
         self._in_use -= 1
@@ -210,7 +220,8 @@ class ConnectionPool:
         postgres, options = driver(), self._options
 
         async def connect(*_args: Any, **_kwargs: Any) -> Any:
-            return await postgres.connect(options)
+            limit = patience(options.connect_timeout_ms / 1000, self._clock.monotonic_ns())
+            return await postgres.connect(options, limit)
 
         self._pool = await postgres.asyncpg.create_pool(
             min_size=options.pool_min,

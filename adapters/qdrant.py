@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from perdure.adapters.bridge import Bridge
-from perdure.adapters.call import JobCall
+from perdure.adapters.call import CONNECTING_SHARE, JobCall
 from perdure.adapters.guard import NO_FALLBACK, Repeat
 from perdure.adapters.qdrant_errors import (
     classify,
@@ -44,9 +44,7 @@ __all__ = ["BlockingQdrant", "Qdrant", "QdrantPool", "check", "classify", "point
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: How much of the time that is left for a call may go into making a connection, so that this fails before the call;
-#: and the least, seconds.
-_CONNECT_SHARE: Final = 0.8
+#: The least that making a connection may take, seconds.
 _LEAST_SECONDS: Final = 0.01
 
 
@@ -294,7 +292,7 @@ class Qdrant:
         ends = self._now() + self._limit(timeout)
 
         async def ask_now(client: AsyncQdrantClient) -> R:
-            token = connect_seconds.set(_CONNECT_SHARE * max(_LEAST_SECONDS, ends - self._now()))
+            token = connect_seconds.set(CONNECTING_SHARE * max(_LEAST_SECONDS, ends - self._now()))
             try:
                 return await ask(client, max(1, math.ceil(ends - self._now())))
             finally:

@@ -87,6 +87,8 @@ class Place(NamedTuple):
 
 def classify(exc: BaseException) -> Verdict:
     """The verdict on an exception of the driver or of this adapter. What is not on the list is the caller's."""
+    if isinstance(exc, PoolExhausted):
+        return Verdict.BUSY
     if isinstance(exc, Unavailable):
         return Verdict.REFUSED if isinstance(exc, _REFUSALS) else Verdict.UNAVAILABLE
     names = _names(exc)
@@ -137,6 +139,11 @@ def is_unsent(exc: BaseException) -> bool:
 def is_answer(exc: BaseException) -> bool:
     """Whether it is an answer of Qdrant's, be it a refusal: it is Qdrant that listens there."""
     return _status(exc) is not None and _is_qdrants(exc)
+
+
+def is_late(exc: BaseException) -> bool:
+    """Whether a time limit was over before there was an answer."""
+    return _grpc_code(exc) == "DEADLINE_EXCEEDED" or any("httpx.TimeoutException" in _names(one) for one in _chain(exc))
 
 
 # --- for whoever reads it

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, TypeVar
 
-from perdure.adapters.call import JobCall
+from perdure.adapters.call import JobCall, call_time, patience, waited
 from perdure.adapters.guard import Guard
-from perdure.adapters.qdrant_errors import diagnose, is_answer, is_hang_up, is_key_refused, look_behind
+from perdure.adapters.qdrant_errors import diagnose, is_answer, is_hang_up, is_key_refused, is_late, look_behind
 from perdure.adapters.qdrant_open import Ask, Client, Remote, load_driver, open_client, place_of, read_key
 from perdure.clock import Clock
-from perdure.errors import Unavailable, UsageError
+from perdure.errors import CallTooLong, PoolExhausted, Unavailable, UsageError
 from perdure.wire.dependencies import QdrantOptions
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ class QdrantPool:
         self._current: _Shared | None = None
         self._has_answered = False
         self._closed = False
+        #: A place for each connection: httpx would let callers wait where no time limit of a call reaches.
+        self._places = asyncio.Semaphore(options.pool_max)
+        self._has_places = not (options.path or options.grpc)
         #: Clients that were given up and are being closed.
         self._closings: set[asyncio.Task[None]] = set()
 
@@ -64,8 +67,35 @@ class QdrantPool:
     async def use(self, ask: Ask[R]) -> R:
         """Run `ask` with the client, opened if it is not. Raises Unavailable, and the driver's exceptions.
 
-        A refused key is read again from its file: if it has changed, the client is opened anew with it and asked again.
+        PoolExhausted: no connection came free in most of the call's time. A refused key is read again from its file:
+        if it has changed, the client is opened anew with it and asked again.
         """
+        if not self._has_places:
+            return await self._ask(ask)
+        if self._places.locked():
+            await self._wait_for_place()
+        else:
+            await self._places.acquire()  # at once
+        try:
+            return await self._ask(ask)
+        finally:
+            self._places.release()
+
+    async def _wait_for_place(self) -> None:
+        began_ns = self.clock.monotonic_ns()
+        seconds = patience(self.options.timeout_ms / 1000, began_ns).seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._places.acquire()
+        except TimeoutError as exc:
+            raise PoolExhausted(
+                f"qdrant at {self._place.address}: all {self.options.pool_max} connections of this worker are in use,"
+                f" and none came free within {seconds:.3g} s; raise qdrant.pool_max or lower workers.async_slots"
+            ) from exc
+        finally:
+            waited(self.clock.monotonic_ns() - began_ns)
+
+    async def _ask(self, ask: Ask[R]) -> R:
         while True:
             shared = await self._open()
             try:
@@ -77,7 +107,7 @@ class QdrantPool:
                 error = await self._explain(exc)
                 if error is None:
                     raise
-                raise error from exc
+                raise _fair(error, exc) from exc
             self._has_answered = True
             return result
 
@@ -127,6 +157,13 @@ class QdrantPool:
         if error is not None and is_hang_up(error) and not self._has_answered:
             return await look_behind(self._place) or error
         return error
+
+
+def _fair(error: Unavailable, exc: Exception) -> Exception:
+    """The error; but CallTooLong when a call with less than its usual time did not get an answer in it."""
+    time = call_time.get()
+    is_hurried = time is not None and not time.is_full
+    return CallTooLong(str(error)) if is_hurried and is_late(exc) else error
 
 
 class _Shared:

@@ -20,15 +20,15 @@ T = TypeVar("T")
 
 
 class Repeats:
-    """How a call is repeated. `end_ns` (CLOCK_MONOTONIC): no wait reaches beyond it. `may`: whether it is worth it."""
+    """How a call is repeated. `last_ns` (CLOCK_MONOTONIC): no try begins after it. `may`: whether it is worth it."""
 
     def __init__(
-        self, policy: Policy, clock: Clock, rng: random.Random, end_ns: int, may: Callable[[BaseException], bool]
+        self, policy: Policy, clock: Clock, rng: random.Random, last_ns: int, may: Callable[[BaseException], bool]
     ) -> None:
         self._policy = policy
         self._clock = clock
         self._rng = rng
-        self._end_ns = end_ns
+        self._last_ns = last_ns
         self._may = may
 
     async def run(
@@ -58,6 +58,6 @@ class Repeats:
         return full_jitter_ms(state.attempt_number, policy.retry_base_ms, policy.retry_cap_ms, self._rng) / 1000
 
     def _stop(self, state: RetryCallState) -> bool:
-        """Whether the tries are used up, or the wait would end when there is no time left for a call."""
+        """Whether the tries are used up, or the wait would end when too little time is left for a call."""
         wait_ns = int(state.upcoming_sleep * 1e9)
-        return state.attempt_number >= self._policy.tries or self._clock.monotonic_ns() + wait_ns >= self._end_ns
+        return state.attempt_number >= self._policy.tries or self._clock.monotonic_ns() + wait_ns >= self._last_ns

@@ -17,7 +17,7 @@ class Verdict(Enum):
     UNAVAILABLE = "unavailable"
     #: Wrong credentials, unknown database, TLS, wrong protocol. Not repeated; counts against the breaker.
     REFUSED = "refused"
-    #: Our own pool is used up, by too many calls at once: the server was not asked. Repeated within the call; not counted.
+    #: Our own pool is used up, the server was not even asked. Repeated within the call; not counted at all.
     BUSY = "busy"
     #: Serialization, deadlock, a lock that is held: the server is alive. Repeated within the call; counts as well done.
     CONTENDED = "contended"

@@ -328,10 +328,14 @@ class Dispatch:
             self.ledger.parked(held, BREAKER_REASON + name)
         elif failure.refused:
             self.ledger.postponed(held, failure, now, worker)
-        elif times := self._doubts.give(held.job.id, TROUBLES if self.gate.in_trouble(name) else DOUBTS):
+        elif times := self._doubts.give(held.job.id, self._grace(failure, name)):
             self.ledger.postponed(held, failure, now, worker, times)
         else:
             self.ledger.failed(held, failure, now, worker)
+
+    def _grace(self, failure: Failed, name: str) -> int:
+        """How often such a failure costs nothing."""
+        return TROUBLES if failure.busy or self.gate.in_trouble(name) else DOUBTS
 
     def _park_kind(self, held: Held) -> None:
         self.ledger.parked(held, f"kind:{held.job.kind}")

@@ -7,7 +7,8 @@ from __future__ import annotations
 #: query is at fault has so many tries more than its budget.
 DOUBTS = 5
 #: The same while a tenth of its calls fail, or none went well. Not without end: where nothing else calls it, one job's
-#: own query that never ends in time is all there is. With the usual backoff these are hours.
+#: own query that never ends in time is all there is. With the usual backoff these are hours. Also when it is the
+#: worker's own pool that was used up.
 TROUBLES = 50
 #: For how many jobs that is remembered; the oldest entry makes way.
 DOUBTED_JOBS = 10_000

@@ -30,7 +30,7 @@ def failure(job_id: int, error: BaseException, permanent: Classes = (), transien
         retry_after_ms = _retry_after_ms(error)
         failed = Failed(job_id, describe(error), retryable, retry_after_ms)
         if culprit is not None and retryable:
-            failed.dependency, failed.refused = culprit
+            failed.dependency, failed.refused, failed.busy = culprit
         return failed
     except Exception as trouble:
         # The exception's own class misbehaves; its name can still be told.
@@ -66,10 +66,11 @@ def trim(trace: types.TracebackType | None) -> types.TracebackType | None:
 
 
 class Culprit(NamedTuple):
-    """The dependency that failed; `refused`: its breaker was open, so it was not even asked."""
+    """The dependency that failed; `refused`: its breaker was open, so it was not even asked; `busy`: see Failed."""
 
     dependency: str
     refused: bool
+    busy: bool = False
 
 
 def _culprit(error: BaseException) -> Culprit | None:
@@ -83,7 +84,7 @@ def _culprit(error: BaseException) -> Culprit | None:
             return Culprit(link.name, True)
         name = getattr(link, "perdure_dependency", None)
         if isinstance(name, str) and name:
-            return Culprit(name, False)
+            return Culprit(name, False, getattr(link, "perdure_busy", None) is True)
     return None
 
 
@@ -93,7 +94,8 @@ def _common_culprit(group: BaseExceptionGroup[BaseException]) -> Culprit | None:
     culprits = [culprit for culprit in found if culprit is not None]
     if not culprits or len(culprits) < len(found):
         return None
-    return Culprit(culprits[0].dependency, all(culprit.refused for culprit in culprits))
+    refused, busy = all(one.refused for one in culprits), all(one.busy for one in culprits)
+    return Culprit(culprits[0].dependency, refused, busy)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -75,7 +75,8 @@ class Failed(Struct, array_like=True):
     """A handler raised. `retryable` False: permanent. `retry_after_ms`: the handler's own wish.
 
     `dependency`: the failure is that of a call to this dependency. `refused`: the call was not even made, because the
-    breaker was open.
+    breaker was open. `busy`: it is not that one's fault either, this worker made more calls at once than it has
+    connections for.
     """
 
     id: int
@@ -84,6 +85,7 @@ class Failed(Struct, array_like=True):
     retry_after_ms: int | None = None
     dependency: str | None = None
     refused: bool = False
+    busy: bool = False
 
 
 class Timing(Struct, array_like=True):
