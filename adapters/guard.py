@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Hashable
+from copy import copy
 from functools import partial
 from inspect import isawaitable
 from typing import Any, Final, NamedTuple, TypeVar
 
 from perdure.adapters.call import CONNECTING_SHARE, CallTime, JobCall, call_time
 from perdure.adapters.last_good import LastGood
-from perdure.adapters.verdict import OUTAGES, REPEATABLE, Classify, Verdict
+from perdure.adapters.verdict import OUTAGES, REPEATABLE, Classify, Verdict, adding
 from perdure.adapters.view import BreakerView
 from perdure.clock import Clock
-from perdure.errors import BreakerOpen, CallTooLong, JobTimeout
+from perdure.errors import BreakerOpen, CallTooLong, JobTimeout, UsageError
 from perdure.wire.dependencies import Policy
 
 T = TypeVar("T")
@@ -89,6 +90,18 @@ class Guard:
         self._timeout = policy.timeout_ms / 1000
         self._slow_ns = policy.slow_after_ms * 1_000_000
         self._fair_ns = policy.timeout_ms * 1_000_000 * FAIR_SHARE
+
+    def knowing(self, unavailable: tuple[type[Exception], ...]) -> Guard:
+        """The same guard, for which these exceptions are UNAVAILABLE besides. Raises UsageError."""
+        if not unavailable:
+            return self
+        if not isinstance(unavailable, tuple) or not all(
+            isinstance(one, type) and issubclass(one, Exception) for one in unavailable
+        ):
+            raise UsageError(f"guard: unavailable is a tuple of exception classes, got {unavailable!r:.100}")
+        other = copy(self)
+        other._classify = adding(self._classify, unavailable)
+        return other
 
     async def call(
         self,

@@ -223,11 +223,12 @@ class JobTools:
         fallback: Any = ...,
         cache: Hashable | None = None,
         retry: Repeat = True,
+        unavailable: tuple[type[Exception], ...] = (),
     ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
         """See Context.guard."""
         self._check("guard")
         options = _options(timeout, fallback, cache, retry)
-        call = partial(self._box.guard(name).call, self._job)
+        call = partial(self._box.guard(name).knowing(unavailable).call, self._job)
 
         def wrap(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
             @wraps(function)
@@ -289,6 +290,7 @@ class BlockingTools:
         fallback: Any = ...,
         cache: Hashable | None = None,
         retry: Repeat = True,
+        unavailable: tuple[type[Exception], ...] = (),
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """`ctx.guard` for a blocking function, which runs in the thread that calls it.
 
@@ -296,7 +298,7 @@ class BlockingTools:
         when it ends: with what it returns, late as it is, or CallTooLong. So give it a time limit of its own, too.
         """
         options = _options(timeout, fallback, cache, retry)
-        call = partial(self._box.guard(name).call, self._job)
+        call = partial(self._box.guard(name).knowing(unavailable).call, self._job)
 
         def wrap(function: Callable[P, R]) -> Callable[P, R]:
             @wraps(function)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from traceback import walk_tb
 from typing import Final
 
-from perdure.classify import is_passing
+from perdure.classify import class_names, is_passing
 
 
 class Verdict(Enum):
@@ -32,21 +32,66 @@ OUTAGES: Final = frozenset({Verdict.UNAVAILABLE, Verdict.REFUSED})
 #: Verdicts after which the same call may be made again.
 REPEATABLE: Final = frozenset({Verdict.UNAVAILABLE, Verdict.BUSY, Verdict.CONTENDED})
 
-#: Answers of HTTP servers that mean "not now": too many requests, bad gateway, unavailable, gateway timeout.
-_PASSING_STATUS: Final = frozenset({429, 502, 503, 504})
+#: What nobody but a person can mend. A certificate that is not trusted; a password.
+_REFUSED_NAMES: Final = frozenset(
+    {
+        "ssl.SSLCertVerificationError",
+        "ssl.CertificateError",
+        "aiohttp.client_exceptions.ClientConnectorCertificateError",
+        "redis.exceptions.AuthenticationError",
+        "redis.exceptions.AuthorizationError",
+    }
+)
 
 
 def classify_plain(exc: BaseException) -> Verdict:
     """The verdict for a service without an adapter: only what is known to pass is the service's fault.
 
-    A group is the service's fault when all of its members are.
+    Exceptions of many clients are known, by the names of their classes. A group is the service's fault when all of its
+    members are.
     """
     if isinstance(exc, BaseExceptionGroup):
-        plain = all(classify_plain(member) is Verdict.UNAVAILABLE for member in exc.exceptions)
-        return Verdict.UNAVAILABLE if plain else Verdict.CALLER
-    if is_passing(exc) or _http_status(exc) in _PASSING_STATUS or is_transport_broken(exc):
+        return _common(exc, classify_plain)
+    if is_passing(exc):
+        return Verdict.REFUSED if any(_is_refused(one) for one in _layers(exc)) else Verdict.UNAVAILABLE
+    if _is_refused(exc):
+        return Verdict.REFUSED
+    return Verdict.UNAVAILABLE if is_transport_broken(exc) else Verdict.CALLER
+
+
+def adding(classify: Classify, unavailable: tuple[type[Exception], ...]) -> Classify:
+    """The same list of verdicts, with these classes on it besides."""
+
+    def decide(exc: BaseException) -> Verdict:
+        if isinstance(exc, unavailable):
+            return Verdict.UNAVAILABLE
+        return _common(exc, decide) if isinstance(exc, BaseExceptionGroup) else classify(exc)
+
+    return decide
+
+
+def _common(group: BaseExceptionGroup[BaseException], classify: Classify) -> Verdict:
+    verdicts = {classify(member) for member in group.exceptions}
+    if verdicts <= {Verdict.UNAVAILABLE}:
         return Verdict.UNAVAILABLE
-    return Verdict.CALLER
+    return Verdict.REFUSED if verdicts <= OUTAGES else Verdict.CALLER
+
+
+def _is_refused(exc: BaseException) -> bool:
+    return any(name in _REFUSED_NAMES for name in class_names(exc))
+
+
+def _layers(exc: BaseException) -> Iterator[BaseException]:
+    """A client's exception, and those of the layers below that it wraps: as cause, context, reason or argument."""
+    seen: set[int] = set()
+    waiting = [exc]
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            wrapped = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args[:2])
+            waiting += [layer for layer in wrapped if isinstance(layer, BaseException)]
 
 
 def is_transport_broken(exc: BaseException) -> bool:
@@ -62,11 +107,3 @@ def is_transport_broken(exc: BaseException) -> bool:
     return isinstance(exc, AttributeError) and any(
         frame.f_globals.get("__name__", "").partition(".")[0] == "httpcore" for frame, _ in walk_tb(exc.__traceback__)
     )
-
-
-def _http_status(exc: BaseException) -> int | None:
-    """The status in an httpx.HTTPStatusError; httpx is not imported to ask this."""
-    if not any(cls.__module__.partition(".")[0] == "httpx" for cls in type(exc).__mro__):
-        return None
-    status = getattr(getattr(exc, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None

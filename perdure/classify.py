@@ -10,7 +10,7 @@ An adapter asks the other way round: it repeats a call at once only for what is 
 from __future__ import annotations
 
 import socket
-from typing import Final
+from typing import Any, Final
 
 from perdure.errors import InvalidArguments, Permanent, Retry
 
@@ -35,6 +35,33 @@ PASSING_NAMES: Final[frozenset[str]] = frozenset(
         "neo4j.exceptions.SessionExpired",
         "qdrant_client.http.exceptions.ResponseHandlingException",
         "httpx.TransportError",
+        # the same for what people call HTTP, caches and mail servers with
+        "urllib.error.ContentTooShortError",
+        "http.client.BadStatusLine",
+        "http.client.IncompleteRead",
+        "http.client.LineTooLong",
+        "http.client.NotConnected",
+        "http.client.UnknownProtocol",
+        "urllib3.exceptions.MaxRetryError",
+        "urllib3.exceptions.NewConnectionError",
+        "urllib3.exceptions.ProtocolError",
+        "urllib3.exceptions.SSLError",
+        "urllib3.exceptions.TimeoutError",
+        "requests.exceptions.ChunkedEncodingError",
+        "requests.exceptions.ConnectionError",
+        "requests.exceptions.RetryError",
+        "requests.exceptions.Timeout",
+        "aiohttp.client_exceptions.ClientConnectionError",
+        "aiohttp.client_exceptions.ClientPayloadError",
+        "aiohttp.client_exceptions.ServerTimeoutError",
+        "botocore.exceptions.ConnectionError",
+        "botocore.exceptions.HTTPClientError",
+        "redis.exceptions.BusyLoadingError",
+        "redis.exceptions.ConnectionError",
+        "redis.exceptions.TimeoutError",
+        "smtplib.SMTPConnectError",
+        "smtplib.SMTPServerDisconnected",
+        "ssl.SSLError",
         # pools and servers with too many callers
         "asyncpg.exceptions.TooManyConnectionsError",
         "asyncpg.exceptions.InsufficientResourcesError",
@@ -45,6 +72,22 @@ PASSING_NAMES: Final[frozenset[str]] = frozenset(
         "neo4j.exceptions.TransientError",
     }
 )
+
+#: Answers of HTTP servers that mean "not now": too many requests, bad gateway, unavailable, gateway timeout.
+PASSING_STATUS: Final = frozenset({429, 502, 503, 504})
+#: Exceptions that are an answer of an HTTP server, and where its status stands in them.
+_STATUS_PATHS: Final[dict[str, tuple[str, ...]]] = {
+    "urllib.error.HTTPError": ("code",),
+    "httpx.HTTPStatusError": ("response", "status_code"),
+    "requests.exceptions.HTTPError": ("response", "status_code"),
+    "aiohttp.client_exceptions.ClientResponseError": ("status",),
+    "botocore.exceptions.ClientError": ("response", "ResponseMetadata", "HTTPStatusCode"),
+}
+#: gRPC's codes that mean the same. They are in no attribute but behind a call: `code()`.
+_GRPC_ERROR: Final = "grpc.RpcError"
+_GRPC_PASSING: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
+#: urllib's own word for all that goes wrong. What did is its `reason`: an exception, or, of a bad URL, a text.
+_URL_ERROR: Final = "urllib.error.URLError"
 
 
 def is_retryable(
@@ -76,4 +119,31 @@ def is_passing(exc: BaseException) -> bool:
     """Whether it is known to pass by itself: network, pool, serialization, deadlock."""
     if isinstance(exc, PASSING):
         return True
-    return any(f"{cls.__module__}.{cls.__qualname__}" in PASSING_NAMES for cls in type(exc).__mro__)
+    names = class_names(exc)
+    for name in names:
+        if name in _STATUS_PATHS:
+            return _look(exc, _STATUS_PATHS[name]) in PASSING_STATUS
+        if name == _GRPC_ERROR:
+            return _grpc_code(exc) in _GRPC_PASSING
+        if name in PASSING_NAMES:
+            return True
+        if name == _URL_ERROR:
+            return isinstance(getattr(exc, "reason", None), OSError)
+    return False
+
+
+def class_names(exc: BaseException) -> list[str]:
+    """Its class and the classes that it is derived from, with their modules, the nearest first."""
+    return [f"{cls.__module__}.{cls.__qualname__}" for cls in type(exc).__mro__]
+
+
+def _look(found: Any, path: tuple[str, ...]) -> Any:
+    """What lies there, in attributes or in dictionaries; None: nothing does."""
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else getattr(found, name, None)
+    return found
+
+
+def _grpc_code(exc: BaseException) -> str | None:
+    code = getattr(exc, "code", None)
+    return getattr(code(), "name", None) if callable(code) else None

@@ -147,6 +147,7 @@ class Context:
         fallback: Any = ...,
         cache: Hashable | None = None,
         retry: bool | Callable[[BaseException], bool] = True,
+        unavailable: tuple[type[Exception], ...] = (),
     ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
         """Put an async function behind deadline, breaker and retry: `await ctx.guard("billing")(fetch_bill)(number)`.
 
@@ -154,9 +155,13 @@ class Context:
         of the policy's. `retry=False`: the call must not be repeated; a function of the exception may decide that.
         `fallback`: what to return when the call cannot be made or the service fails, a value or a function of the
         exception (`...`: nothing, raise it). `cache`: keep the last good value under this key, and return that before
-        the fallback. Raises UnknownDependency; the function raises BreakerOpen, CallTooLong and what the call raises.
+        the fallback. `unavailable`: classes of exceptions that say the service is away, besides those that are known:
+        they count against its breaker, and are repeated. Raises UnknownDependency; the function raises BreakerOpen,
+        CallTooLong and what the call raises.
         """
-        return self._toolset().guard(name, timeout=timeout, fallback=fallback, cache=cache, retry=retry)
+        return self._toolset().guard(
+            name, timeout=timeout, fallback=fallback, cache=cache, retry=retry, unavailable=unavailable
+        )
 
     def once(self, key: str, scope: Scope = "job") -> Once:
         """An effect that a second delivery of this job must not repeat.
