@@ -10,12 +10,15 @@ from typing import Any
 
 from perdure.config.settings import Settings
 from perdure.daemon.supervisor import Supervisor
-from perdure.errors import ConfigError, PerdureError
+from perdure.errors import ConfigError, DaemonStopping, PerdureError
 from perdure.log import get_logger
 from perdure.wire.peer import Peer, owner_or_group
 from perdure.wire.server import Server
 
 log = get_logger()
+
+#: How long answers that say goodbye may take.
+FAREWELL_SECONDS = 1.0
 
 
 class ControlSocket:
@@ -48,6 +51,10 @@ class ControlSocket:
 
     async def __aexit__(self, *_: object) -> None:
         if self._server is not None:
+            # Whoever waits for a job is told why nothing more comes, before the connection is gone.
+            self._server.stop_listening()
+            self._supervisor.waiters.close(DaemonStopping())
+            await self._server.settle(FAREWELL_SECONDS)
             self._server.close()
             await self._server.wait_closed()
 

@@ -26,7 +26,6 @@ from perdure.daemon.systemd import Notifier
 from perdure.daemon.waiters import Waiters
 from perdure.daemon.worker_link import WorkerLink
 from perdure.daemon.worker_state import DispatchLimits
-from perdure.errors import DaemonStopping
 from perdure.log import get_logger
 from perdure.store.contract import Store
 from perdure.store.models import RunInfo
@@ -207,7 +206,6 @@ class Supervisor:
             task.cancel()
         if self._drain_timer is not None:
             self._drain_timer.cancel()
-        self.waiters.close(DaemonStopping())
         self.lag.close()
         if hasattr(self, "breakers"):
             self.breakers.close()

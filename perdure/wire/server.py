@@ -108,6 +108,11 @@ class Server:
             self._sock.close()
             self._sock = None
 
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until the calls that are in flight are answered, but no longer than `timeout_s` seconds."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
+
     async def wait_closed(self) -> None:
         """Wait until every call that `close` cancelled has really ended."""
         while self._running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from perdure.client import Client
-from perdure.errors import DaemonUnreachable
+from perdure.errors import DaemonStopping, DaemonUnreachable
 from perdure.wire.data import JobFilter, JobSpec
 from tests.daemon.e2e import QUICK, await_executing, end_of, enqueue_on, make_daemon, query, running
 from tests.support.wait import wait_until
@@ -202,3 +203,16 @@ def test_waiting_clients_are_told_of_the_stop(tmp_path: Path) -> None:
         daemon.send(signal.SIGTERM)
         with pytest.raises(DaemonUnreachable):
             end_of(client, job.id)
+
+
+async def test_who_waits_at_a_stop_is_told_why(tmp_path: Path) -> None:
+    """A closed connection looks like a crash of the daemon."""
+    with running(tmp_path) as daemon:
+        async with Client(daemon.socket) as client:
+            job = await client.enqueue("noop", delay="1h")
+            waiting = asyncio.ensure_future(client.wait(job.id, timeout=20))
+            await asyncio.sleep(0)  # the request is sent
+            await client.status()  # and, as all requests of a connection, taken before this one
+            daemon.send(signal.SIGTERM)
+            with pytest.raises(DaemonStopping):
+                await waiting
