@@ -77,10 +77,3 @@ def patience(most_seconds: float, now_ns: int) -> Patience:
         return Patience(most_seconds)
     share = max(_LEAST_SECONDS, CONNECTING_SHARE * (time.ends_ns - now_ns) / 1e9)
     return Patience(most_seconds) if most_seconds <= share else Patience(share, True, not time.is_full)
-
-
-def waited(nanoseconds: int) -> None:
-    """So long the call that is being made has waited for others of this worker."""
-    time = call_time.get()
-    if time is not None:
-        time.waited_ns += nanoseconds

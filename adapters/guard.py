@@ -85,6 +85,8 @@ class Guard:
         self._clock = clock
         self._rng = rng
         self._sleep = sleep
+        #: Says where the dependency is expected, for the message of a call that took too long.
+        self.where: Callable[[], str] | None = None
         self._last_good = LastGood()
         self._life = _Life()
         self._timeout = policy.timeout_ms / 1000
@@ -95,8 +97,9 @@ class Guard:
         """The same guard, for which these exceptions are UNAVAILABLE besides. Raises UsageError."""
         if not unavailable:
             return self
-        if not isinstance(unavailable, tuple) or not all(
-            isinstance(one, type) and issubclass(one, Exception) for one in unavailable
+        given: Any = unavailable
+        if not isinstance(given, tuple) or not all(
+            isinstance(one, type) and issubclass(one, Exception) for one in given
         ):
             raise UsageError(f"guard: unavailable is a tuple of exception classes, got {unavailable!r:.100}")
         other = copy(self)
@@ -225,7 +228,7 @@ class Guard:
         """Tell the breaker what this exception means, if it means anything; and what is to be raised."""
         verdict = self._verdict(time, is_cut, exc)
         if is_cut and isinstance(exc, Exception):
-            exc = CallTooLong(f"{self.name}: the call did not end {limit.reason}{_after_waiting(time)}")
+            exc = CallTooLong(f"{self._whom()}: the call did not end {limit.reason}{_after_waiting(time)}")
         if verdict is None or verdict is Verdict.BUSY:
             if is_probe:
                 self._view.abandon(self.name, job.id)
@@ -246,6 +249,9 @@ class Guard:
             if not (time.is_full and not time.waited_ns) and time.given_ns(self._clock.monotonic_ns()) < self._fair_ns:
                 return None
         return Verdict.UNAVAILABLE if is_cut else self._classify(exc)
+
+    def _whom(self) -> str:
+        return self.name if self.where is None else f"{self.name} at {self.where()}"
 
     # --- what an exception means
 

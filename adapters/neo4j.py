@@ -14,10 +14,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from perdure.adapters.call import JobCall, waited
+from perdure.adapters.call import JobCall
 from perdure.adapters.guard import NO_FALLBACK, Guard
-from perdure.adapters.neo4j_blocking import BlockingNeo4j
+from perdure.adapters.neo4j_blocking import BlockingNeo4j, BlockingSession
 from perdure.adapters.neo4j_check import check, load_driver
+from perdure.adapters.places import Places
 from perdure.adapters.verdict import OUTAGES, Verdict
 from perdure.clock import Clock
 from perdure.errors import ConfigError, Retry, UsageError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from perdure.adapters.neo4j_driver import DriverHolder
     from perdure.adapters.neo4j_values import Executed
 
-__all__ = ["BlockingNeo4j", "Neo4j", "Neo4jDriver", "Transaction", "check", "classify"]
+__all__ = ["BlockingNeo4j", "BlockingSession", "Neo4j", "Neo4jDriver", "Transaction", "check", "classify"]
 
 T = TypeVar("T")
 
@@ -62,8 +63,10 @@ class Neo4jDriver:
     def __init__(self, options: Neo4jOptions, guard: Guard, clock: Clock) -> None:
         self.options = options
         self.guard = guard
+        guard.where = self._where
         self._clock = clock
         self._holder: DriverHolder | None = None
+        self._places = Places(options.pool_max, clock)
         self._opening = asyncio.Lock()
         self._has_constraint = False
         self._closed = False
@@ -106,15 +109,20 @@ class Neo4jDriver:
                 raise
             raise reason from exc
 
-    async def begin(self, session: AsyncSession, **settings: Any) -> AsyncTransaction:
-        """Begin a transaction, which takes a connection. What that takes while others hold them all is their doing."""
-        began_ns = self._clock.monotonic_ns()
-        is_waiting = self._holder is not None and self._holder.is_overfull
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """One of as many as there are connections. Raises PoolExhausted."""
+        advice = "Raise neo4j.pool_max, lower workers.async_slots, or do less inside of transactions"
+        await self._places.take(self.options.acquire_timeout_ms / 1000, lambda: f"neo4j: {self._where()}", advice)
         try:
-            return await session.begin_transaction(**settings)
+            yield
         finally:
-            if is_waiting:
-                waited(self._clock.monotonic_ns() - began_ns)
+            self._places.give_back()
+
+    def _where(self) -> str:
+        from perdure.adapters.neo4j_driver import address_of  # it is loaded, as somebody has made a call
+
+        return address_of(self.options.uri)[2]
 
     def transaction_seconds(self, job: JobCall, timeout: float | None) -> float:
         """After how many seconds the server shall end a transaction that its caller has given up by then."""
@@ -269,16 +277,17 @@ class Neo4j:
 
     async def _try(self, access: Access, query: str, values: Parameters, timeout: float | None) -> Executed:
         """One try: a transaction with this query in it."""
-        async with self._driver.open_session(access) as session:
-            tx = await self._driver.begin(session, timeout=self._driver.transaction_seconds(self._job, timeout))
+        async with self._driver.place(), self._driver.open_session(access) as session:
+            tx = await session.begin_transaction(timeout=self._driver.transaction_seconds(self._job, timeout))
             done = await _fetch(tx, query, values)
             await tx.commit()
         return done
 
     async def _begin(self, access: Access) -> tuple[AsyncExitStack, AsyncTransaction]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._driver.place())
             session = await stack.enter_async_context(self._driver.open_session(access))
-            tx = await self._driver.begin(session, timeout=self._job_seconds())
+            tx = await session.begin_transaction(timeout=self._job_seconds())
             return stack.pop_all(), tx
 
     async def _begin_marked(self, mark: str) -> tuple[AsyncExitStack, AsyncTransaction, bool]:
@@ -298,7 +307,7 @@ class Neo4j:
         """A session of which it is known that the server is there and has the database."""
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(self._driver.open_session(access, **settings))
-            await (await self._driver.begin(session)).rollback()
+            await (await session.begin_transaction()).rollback()
             return stack.pop_all(), session
 
     @asynccontextmanager

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.adapters.bridge import Bridge
 
 if TYPE_CHECKING:
+    from neo4j import AsyncSession
+
     from perdure.adapters.neo4j import Access, Neo4j, Parameters, Transaction
     from perdure.adapters.neo4j_values import Executed
+
+R = TypeVar("R")
 
 
 class BlockingNeo4j:
@@ -45,6 +49,26 @@ class BlockingNeo4j:
         """See Neo4j.once."""
         with self._bridge.context(self._bound.once(mark, timeout=timeout)) as tx:
             yield BlockingTransaction(tx, self._bridge)
+
+    @contextmanager
+    def session(self, access: Access = "write", **settings: Any) -> Iterator[BlockingSession]:
+        """See Neo4j.session."""
+        with self._bridge.context(self._bound.session(access, **settings)) as session:
+            yield BlockingSession(session, self._bridge)
+
+
+class BlockingSession:
+    """The driver's own session, of which the methods are coroutines of the worker's loop: `call` runs them there."""
+
+    __slots__ = ("_bridge", "native")
+
+    def __init__(self, native: AsyncSession, bridge: Bridge) -> None:
+        self.native = native
+        self._bridge = bridge
+
+    def call(self, ask: Callable[[AsyncSession], Awaitable[R]]) -> R:
+        """What `ask` returns: `session.call(lambda native: native.execute_read(work))`; `work` is an `async def`."""
+        return self._bridge.run(ask, self.native)
 
 
 class BlockingTransaction:

@@ -98,11 +98,6 @@ class DriverHolder:
         return self._generation is not None and self._generation.users >= self._options.pool_max
 
     @property
-    def is_overfull(self) -> bool:
-        """Whether, of the calls that run, one at least has to wait for a connection of another one."""
-        return self._generation is not None and self._generation.users > self._options.pool_max
-
-    @property
     def is_idle(self) -> bool:
         """Whether no call runs, and no old driver is being closed."""
         return not self._closing and (self._generation is None or not self._generation.users)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perdure.adapters.call import JobCall
 from perdure.adapters.guard import NO_FALLBACK, Guard
 from perdure.adapters.postgres_address import parse_address
-from perdure.adapters.postgres_blocking import BlockingPostgres, BlockingTransaction
+from perdure.adapters.postgres_blocking import BlockingConnection, BlockingPostgres, BlockingTransaction
 from perdure.adapters.postgres_errors import classify, mark_sent, was_not_sent
 from perdure.adapters.postgres_pool import ConnectionPool, driver
 from perdure.adapters.postgres_transaction import Isolation, Transaction, begin, begin_once
@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from asyncpg import Record
     from asyncpg.pool import PoolConnectionProxy
 
-__all__ = ["BlockingPostgres", "BlockingTransaction", "Postgres", "PostgresPool", "Transaction", "check", "classify"]
+__all__ = [
+    "BlockingConnection",
+    "BlockingPostgres",
+    "BlockingTransaction",
+    "Postgres",
+    "PostgresPool",
+    "Transaction",
+    "check",
+    "classify",
+]
 
 #: Seconds that each question of `check` may take.
 _CHECK_SECONDS: Final = 5.0
@@ -56,6 +65,7 @@ class PostgresPool:
     def __init__(self, options: PostgresOptions, guard: Guard, clock: Clock) -> None:
         self.connections = ConnectionPool(options, clock)
         self.guard = guard
+        guard.where = lambda: parse_address(options.dsn).place
 
     def bind(self, job: JobCall) -> Postgres:
         """What a job uses: the same pool, with the job's deadline."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.adapters.bridge import Bridge
 
 if TYPE_CHECKING:
     from asyncpg import Record
+    from asyncpg.pool import PoolConnectionProxy
 
     from perdure.adapters.postgres import Postgres
     from perdure.adapters.postgres_transaction import Isolation, Transaction
+
+R = TypeVar("R")
 
 
 class _Verbs:
@@ -75,20 +78,51 @@ class BlockingPostgres(_Verbs):
 
     @contextlib.contextmanager
     def transaction(
-        self, *, isolation: Isolation | None = None, readonly: bool = False, deferrable: bool = False
+        self,
+        *,
+        isolation: Isolation | None = None,
+        readonly: bool = False,
+        deferrable: bool = False,
+        timeout: float | None = None,
     ) -> Iterator[BlockingTransaction]:
-        """A transaction: committed at the end of the block, rolled back if an exception leaves it."""
-        manager = self._target.transaction(isolation=isolation, readonly=readonly, deferrable=deferrable)
+        """A transaction: committed at the end of the block, rolled back if an exception leaves it.
+
+        `timeout` (seconds) is for its beginning; each statement has its own.
+        """
+        manager = self._target.transaction(
+            isolation=isolation, readonly=readonly, deferrable=deferrable, timeout=timeout
+        )
         with self._joined(manager) as tx:
             yield tx
 
     @contextlib.contextmanager
-    def once(self, mark: str) -> Iterator[BlockingTransaction]:
-        """A transaction that holds the mark; `tx.first` is False when it was committed before."""
-        with self._joined(self._target.once(mark)) as tx:
+    def once(self, mark: str, *, timeout: float | None = None) -> Iterator[BlockingTransaction]:
+        """A transaction that holds the mark; `tx.first` is False when it was committed before. `timeout`: as above."""
+        with self._joined(self._target.once(mark, timeout=timeout)) as tx:
             yield tx
+
+    @contextlib.contextmanager
+    def connection(self, *, timeout: float | None = None) -> Iterator[BlockingConnection]:
+        """A connection for whatever else asyncpg can do. See Postgres.connection."""
+        with self._bridge.context(self._target.connection(timeout=timeout)) as con:
+            yield BlockingConnection(con, self._bridge)
 
     @contextlib.contextmanager
     def _joined(self, manager: AbstractAsyncContextManager[Transaction]) -> Iterator[BlockingTransaction]:
         with self._bridge.context(manager) as tx:
             yield BlockingTransaction(tx, self._bridge)
+
+
+class BlockingConnection:
+    """asyncpg's connection, of which the methods are coroutines of the worker's loop: `call` runs them there."""
+
+    def __init__(self, native: PoolConnectionProxy, bridge: Bridge) -> None:
+        self.native = native
+        self._bridge = bridge
+
+    def call(self, ask: Callable[[PoolConnectionProxy], Awaitable[R]]) -> R:
+        """What `ask` returns: `con.call(lambda native: native.copy_to_table("documents", output=path))`.
+
+        Neither guarded nor repeated. `ask` may be an `async def` with any number of calls in it.
+        """
+        return self._bridge.run(ask, self.native)

@@ -8,8 +8,9 @@ import logging
 import select
 import socket
 import ssl
+from asyncio import FIRST_COMPLETED
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -80,7 +81,7 @@ async def connect(options: PostgresOptions, patience: Patience | None = None) ->
     password = await asyncio.to_thread(_read_password, options, address) if options.password_file else None
     making = asyncio.ensure_future(_make(options, password, patience.seconds))
     try:
-        con = await _watched(making, address, min(_SLOW_SECONDS, patience.seconds / 2))
+        con = await _watched(making, address, patience)
     except BaseException as exc:
         making.add_done_callback(_end_unwanted)
         making.cancel()
@@ -95,12 +96,19 @@ async def connect(options: PostgresOptions, patience: Patience | None = None) ->
     return con
 
 
-async def _watched(making: asyncio.Future[Connection], address: Address, patience: float) -> Connection:
+async def _watched(making: asyncio.Future[Connection], address: Address, patience: Patience) -> Connection:
     """Await it; when it takes long, see whether it is PostgreSQL at all. Some servers wait in silence for more."""
-    done, _ = await asyncio.wait({making}, timeout=patience)
+    done, _ = await asyncio.wait({making}, timeout=min(_SLOW_SECONDS, patience.seconds / 2))
     if not done and not address.is_local:
-        listener = await who_listens(address.host, address.port)
-        if listener.kind == "other" and not (making.done() and making.exception() is None):
+        looking = asyncio.ensure_future(who_listens(address.host, address.port))
+        try:
+            # When the call ends soon, its end does not wait for the look.
+            awaited: set[asyncio.Future[Any]] = {looking, making} if patience.is_short else {looking}
+            await asyncio.wait(awaited, return_when=FIRST_COMPLETED)
+            listener = looking.result() if looking.done() else None
+        finally:
+            looking.cancel()
+        if listener is not None and listener.kind == "other" and not (making.done() and making.exception() is None):
             raise _wrong_protocol(address, listener)
     return await making
 

@@ -13,11 +13,12 @@ import contextlib
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.adapters.call import patience, waited
+from perdure.adapters.call import patience
+from perdure.adapters.places import Places
 from perdure.adapters.postgres_address import parse_address
 from perdure.adapters.postgres_errors import leaves_connection_whole
 from perdure.clock import Clock
-from perdure.errors import PerdureError, PoolExhausted, Unavailable
+from perdure.errors import PerdureError, Unavailable
 from perdure.wire.dependencies import PostgresOptions
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ class ConnectionPool:
     def __init__(self, options: PostgresOptions, clock: Clock) -> None:
         self._options = options
         self._clock = clock
-        self._slots = asyncio.Semaphore(options.pool_max)
-        self._in_use = 0
+        self._slots = Places(options.pool_max, clock)
         self._pool: Pool | None = None
         self._opening: asyncio.Task[None] | None = None
         self._cleaning: set[asyncio.Task[None]] = set()
@@ -66,7 +66,7 @@ class ConnectionPool:
     @property
     def free_slots(self) -> int:
         """How many more connections can be taken now. All of them when nothing runs: else one has leaked."""
-        return self._options.pool_max - self._in_use
+        return self._slots.free
 
     @property
     def size(self) -> int:
@@ -86,37 +86,16 @@ class ConnectionPool:
             while not await self._is_good(con := await pool.acquire()):
                 _cut(con)
         except BaseException:
-            self._free_slot()
+            self._slots.give_back()
             raise
         return con
 
     async def _take_slot(self) -> None:
         if self._closed:
             raise Unavailable("postgres: the pool is closed, because the worker is stopping")
-        if self._slots.locked():
-            await self._wait_for_slot()
-        else:
-            await self._slots.acquire()  # at once
-        self._in_use += 1
-
-    async def _wait_for_slot(self) -> None:
-        began_ns = self._clock.monotonic_ns()
-        seconds = patience(self._options.acquire_timeout_ms / 1000, began_ns).seconds
-        try:
-            async with asyncio.timeout(seconds):
-                await self._slots.acquire()
-        except TimeoutError as exc:
-            raise PoolExhausted(
-                f"{parse_address(self._options.dsn)}: all {self._options.pool_max} connections of this worker are in"
-                f" use, and none came back within {seconds:.3g} s. Raise postgres.pool_max, lower workers.async_slots,"
-                " or do less inside of transactions"
-            ) from exc
-        finally:
-            waited(self._clock.monotonic_ns() - began_ns)
-
-    def _free_slot(self) -> None:
-        self._in_use -= 1
-        self._slots.release()
+        advice = "Raise postgres.pool_max, lower workers.async_slots, or do less inside of transactions"
+        seconds = self._options.acquire_timeout_ms / 1000
+        await self._slots.take(seconds, lambda: str(parse_address(self._options.dsn)), advice)
 
     async def _is_good(self, con: Any) -> bool:
         """Whether it was good a moment ago, or answers now. A dead one casts doubt on all that are as old."""
@@ -164,7 +143,7 @@ class ConnectionPool:
         """It is lost already; the others may be, too."""
         self._doubted_ns = self._clock.monotonic_ns()
         _cut(con)
-        self._free_slot()
+        self._slots.give_back()
 
     def _clean(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -174,7 +153,7 @@ class ConnectionPool:
 
     def _cleaned(self, task: asyncio.Task[None]) -> None:
         self._cleaning.discard(task)
-        self._free_slot()
+        self._slots.give_back()
 
     async def _reset(self, con: Any) -> None:
         """asyncpg's own way back: rolls back what is open, resets the session."""

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, TypeVar
 
-from perdure.adapters.call import JobCall, call_time, patience, waited
+from perdure.adapters.call import JobCall, call_time
 from perdure.adapters.guard import Guard
+from perdure.adapters.places import Places
 from perdure.adapters.qdrant_errors import diagnose, is_answer, is_hang_up, is_key_refused, is_late, look_behind
 from perdure.adapters.qdrant_open import Ask, Client, Remote, load_driver, open_client, place_of, read_key
 from perdure.clock import Clock
-from perdure.errors import CallTooLong, PoolExhausted, Unavailable, UsageError
+from perdure.errors import CallTooLong, Unavailable, UsageError
 from perdure.wire.dependencies import QdrantOptions
 
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ class QdrantPool:
         self.guard = guard
         self.clock = clock
         self._place = place_of(options)
+        guard.where = lambda: self._place.address
         self._loading: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[_Shared] | None = None
         self._current: _Shared | None = None
         self._has_answered = False
         self._closed = False
-        #: A place for each connection: httpx would let callers wait where no time limit of a call reaches.
-        self._places = asyncio.Semaphore(options.pool_max)
+        self._places = Places(options.pool_max, clock)
         self._has_places = not (options.path or options.grpc)
         #: Clients that were given up and are being closed.
         self._closings: set[asyncio.Task[None]] = set()
@@ -67,33 +68,17 @@ class QdrantPool:
     async def use(self, ask: Ask[R]) -> R:
         """Run `ask` with the client, opened if it is not. Raises Unavailable, and the driver's exceptions.
 
-        PoolExhausted: no connection came free in most of the call's time. A refused key is read again from its file:
+        PoolExhausted: no connection came free in half of the call's time. A refused key is read again from its file:
         if it has changed, the client is opened anew with it and asked again.
         """
         if not self._has_places:
             return await self._ask(ask)
-        if self._places.locked():
-            await self._wait_for_place()
-        else:
-            await self._places.acquire()  # at once
+        advice = "Raise qdrant.pool_max, or lower workers.async_slots"
+        await self._places.take(self.options.timeout_ms / 1000, lambda: f"qdrant at {self._place.address}", advice)
         try:
             return await self._ask(ask)
         finally:
-            self._places.release()
-
-    async def _wait_for_place(self) -> None:
-        began_ns = self.clock.monotonic_ns()
-        seconds = patience(self.options.timeout_ms / 1000, began_ns).seconds
-        try:
-            async with asyncio.timeout(seconds):
-                await self._places.acquire()
-        except TimeoutError as exc:
-            raise PoolExhausted(
-                f"qdrant at {self._place.address}: all {self.options.pool_max} connections of this worker are in use,"
-                f" and none came free within {seconds:.3g} s; raise qdrant.pool_max or lower workers.async_slots"
-            ) from exc
-        finally:
-            waited(self.clock.monotonic_ns() - began_ns)
+            self._places.give_back()
 
     async def _ask(self, ask: Ask[R]) -> R:
         while True:

@@ -17,7 +17,7 @@ class Verdict(Enum):
     UNAVAILABLE = "unavailable"
     #: Wrong credentials, unknown database, TLS, wrong protocol. Not repeated; counts against the breaker.
     REFUSED = "refused"
-    #: Our own pool is used up, the server was not even asked. Repeated within the call; not counted at all.
+    #: Our own pool is used up, the server was not even asked. Not repeated within the call; not counted at all.
     BUSY = "busy"
     #: Serialization, deadlock, a lock that is held: the server is alive. Repeated within the call; counts as well done.
     CONTENDED = "contended"
@@ -30,7 +30,7 @@ Classify = Callable[[BaseException], Verdict]
 #: Verdicts that count against the breaker.
 OUTAGES: Final = frozenset({Verdict.UNAVAILABLE, Verdict.REFUSED})
 #: Verdicts after which the same call may be made again.
-REPEATABLE: Final = frozenset({Verdict.UNAVAILABLE, Verdict.BUSY, Verdict.CONTENDED})
+REPEATABLE: Final = frozenset({Verdict.UNAVAILABLE, Verdict.CONTENDED})
 
 #: What nobody but a person can mend. A certificate that is not trusted; a password.
 _REFUSED_NAMES: Final = frozenset(

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,11 +18,39 @@ from tests.support.postgres_server import description as postgres_description
 from tests.support.qdrant_server import QdrantBench
 from tests.support.qdrant_server import description as qdrant_description
 
+FOLDER = Path(__file__).parent
+_BEGUN = pytest.StashKey[bool]()
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which servers the adapters were tried with: a line for each."""
     for line in (postgres_description(), qdrant_description(), bolt_description()):
         terminalreporter.write_line(line)
+
+
+# --- Neo4j takes its time to start: its tests come last, and it starts while the others run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the tests in this folder, those that need the Bolt server last."""
+    places = [place for place, item in enumerate(items) if FOLDER in item.path.parents]
+    ordered = sorted((items[place] for place in places), key=_needs_bolt)
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before the first test of this folder: have the Bolt server start, if any test will need it."""
+    if not item.session.stash.get(_BEGUN, False):
+        item.session.stash[_BEGUN] = True
+        server = shared_bolt_server()
+        if not isinstance(server, str) and any(_needs_bolt(one) for one in item.session.items):
+            server.begin()
+
+
+def _needs_bolt(item: pytest.Item) -> bool:
+    names = getattr(item, "fixturenames", ())
+    return FOLDER in item.path.parents and ("bolt_session" in names or "in_neo4j" in item.name)
 
 
 @pytest.fixture

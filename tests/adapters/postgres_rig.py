@@ -33,6 +33,7 @@ class Rig:
 
     pool: PostgresPool
     pool_max: int
+    view: BreakerView
     told: list[Observed] = field(default_factory=list)
 
     def bind(self, job: JobCall = NO_JOB) -> Postgres:
@@ -78,7 +79,7 @@ async def rig(dsn: str, policy: Policy = QUICK, **options: Any) -> AsyncIterator
     view = BreakerView(told.append, clock)
     guard = Guard(POSTGRES, policy, view, classify, clock, random.Random(1))
     pool = PostgresPool(PostgresOptions(dsn, **settings), guard, clock)
-    one = Rig(pool, settings["pool_max"], told)
+    one = Rig(pool, settings["pool_max"], view, told)
     try:
         yield one
         await one.assert_no_leak()

@@ -152,6 +152,13 @@ async def test_blocking_twin(options: Neo4jOptions) -> None:
                 tx.run("CREATE (:Blocking {x: 2})")
                 raise ZeroDivisionError
             assert blocking.execute("RETURN 1 AS n", access="read").records == [{"n": 1}]
+
+            async def count(session: driver_package.AsyncSession) -> int:
+                result = await session.run("MATCH (n:Blocking) RETURN count(n) AS n")
+                return int((await result.single(strict=True))["n"])
+
+            with blocking.session("read") as session:
+                assert session.call(count) == 1
             return blocking.read("MATCH (n:Blocking) RETURN n.x AS x")
 
         assert await asyncio.to_thread(handler) == [{"x": 1}]

@@ -98,10 +98,10 @@ async def test_fault_from_the_start(
     """A server that was never there must be told apart from one that is slow, and be used once it is there."""
     proxy.mode = fault
     async with rig(options_for(bolt, tmp_path, uri), QUICK) as one:
-        with within(), pytest.raises((NoAnswer, CallTooLong)) as caught:
+        with within(), pytest.raises(NoAnswer) as caught:
             await read_one(one)
+        assert f"127.0.0.1:{proxy.port}" in str(caught.value)
         if fault is REFUSE:
-            assert f"127.0.0.1:{proxy.port}" in str(caught.value)
             assert "neo4j.uri" in str(caught.value)
         proxy.mode = PASS
         await is_well(one)

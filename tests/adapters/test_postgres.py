@@ -251,7 +251,7 @@ async def test_blocking(postgres_dsn: str) -> None:
         def handler() -> list[int]:
             blocking.execute(TABLE)
             blocking.executemany("INSERT INTO t VALUES ($1)", [(1,), (2,)])
-            with blocking.transaction(isolation="serializable") as tx:
+            with blocking.transaction(isolation="serializable", timeout=0.3) as tx:
                 tx.copy_records_to_table("t", records=[(3,)], columns=["id"])
                 with pytest.raises(asyncpg.UniqueViolationError), tx.savepoint():
                     tx.execute("INSERT INTO t VALUES (3)")
@@ -259,11 +259,13 @@ async def test_blocking(postgres_dsn: str) -> None:
                 tx.execute("DELETE FROM t")
                 raise RuntimeError
             for _ in range(2):
-                with blocking.once("mark") as once:
+                with blocking.once("mark", timeout=0.3) as once:
                     if once.first:
                         once.execute("INSERT INTO t VALUES (4)")
             assert blocking.fetchval("SELECT count(*) FROM t", timeout=0.5) == 4
             assert blocking.fetchrow("SELECT 1 WHERE false") is None
+            with blocking.connection(timeout=0.3) as con:
+                assert con.call(lambda native: native.fetchval("SELECT count(*) FROM t")) == 4
             return [row["id"] for row in blocking.fetch("SELECT id FROM t ORDER BY id")]
 
         assert await asyncio.to_thread(handler) == [1, 2, 3, 4]

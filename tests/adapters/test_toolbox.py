@@ -133,6 +133,34 @@ async def test_a_guarded_function_keeps_its_arguments_and_name() -> None:
     assert guarded.__name__ == "later"
 
 
+class SoldOut(Exception):
+    """What a client of somebody's own raises when the service is away."""
+
+
+async def test_a_users_own_exceptions_can_say_that_the_service_is_away() -> None:
+    """The breaker of a service with an odd client would never open, and nothing would be repeated."""
+    kit = Kit()
+    assert await kit.tools.guard("billing", unavailable=(SoldOut,))(Service(SoldOut(), SoldOut()).later)("ok") == "ok"
+    assert kit.totals() == (1, 0)
+    service = Service(*(SoldOut() for _ in range(9)))
+    with pytest.raises(SoldOut):
+        await kit.tools.guard("billing", unavailable=(SoldOut,), retry=False)(service.later)()
+    group = ExceptionGroup("both", [SoldOut(), TimeoutError()])
+    with pytest.raises(ExceptionGroup):
+        await kit.tools.guard("billing", unavailable=(SoldOut,), retry=False)(Service(group).later)()
+    with pytest.raises(SoldOut):
+        await kit.tools.guard("billing")(service.later)()
+    assert kit.totals() == (2, 2), "without that word it is the caller's affair"
+
+    def by_hand() -> Any:
+        return kit.tools.blocking.guard("billing", unavailable=(SoldOut,))(Service(SoldOut()))("ok")
+
+    assert await in_thread(by_hand) == "ok"
+    assert kit.totals() == (3, 2)
+    with pytest.raises(UsageError, match="tuple of exception classes"):
+        kit.tools.guard("billing", unavailable=SoldOut)  # type: ignore[arg-type]
+
+
 async def test_a_guard_repeats_counts_and_falls_back() -> None:
     """A user's own service would be worse off than a database."""
     kit = Kit()

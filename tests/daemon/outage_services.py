@@ -19,8 +19,10 @@ from tests.support.bolt_server import BoltServer, OwnServer
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres_server import PostgresBench, ask, through, without_password
 from tests.support.qdrant_server import URL_VARIABLE, QdrantBench
+from tests.support.wait import wait_until
 
 WRONG = "not-the-right-one"
+LOCKOUT_SECONDS = 60.0
 
 
 class Service:
@@ -178,8 +180,16 @@ class Neo4j(Service):
 
     def _ask(self, query: str, database: str, *, password: str = "", **values: Any) -> list[neo4j.Record]:
         auth = (self._server.user, password or self._server.password)
-        with neo4j.GraphDatabase.driver(self._server.uri, auth=auth) as driver:
-            return driver.execute_query(query, values, database_=database).records
+
+        def answer() -> list[list[neo4j.Record]]:
+            try:
+                with neo4j.GraphDatabase.driver(self._server.uri, auth=auth) as driver:
+                    return [driver.execute_query(query, values, database_=database).records]
+            except neo4j.exceptions.AuthError:
+                return []
+
+        # After many wrong passwords a server refuses the right one, too, for some time.
+        return wait_until(answer, LOCKOUT_SECONDS, "the server to take the password again")[0]
 
 
 class Qdrant(Service):

@@ -177,6 +177,19 @@ def test_failures_of_a_healthy_dependency_are_charged() -> None:
     assert world.store.rows[1].state == "dead:attempts"
 
 
+def test_a_worker_that_is_busy_is_no_jobs_fault() -> None:
+    """Jobs would end in the dead letters because too many of them ran at once, on a server that is well."""
+    world, _ = make()
+    world.enqueue(kind="needy", max_attempts=1)
+    for _ in range(4 * DOUBTS):
+        world.now += 10_000_000
+        world.settle()
+        world.begin(1)
+        world.finish(1, "busy", dependency="db")
+        world.settle()
+        assert (world.store.rows[1].state, world.store.rows[1].attempt) == ("retryable", 0)
+
+
 def test_a_permanent_failure_stays_permanent() -> None:
     """The handler said that the job can never succeed; parking it would hide that."""
     world, gate = make()

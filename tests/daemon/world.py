@@ -228,7 +228,7 @@ class World:
     def finish(
         self, number: int, how: str = "ok", took_ns: int = 1_000_000, dependency: str | None = None
     ) -> ClaimedJob | None:
-        """One executing job ends: ok, value, error, permanent or refused (the last by a breaker of `dependency`)."""
+        """One executing job ends: ok, value, error, permanent, refused (by a breaker of `dependency`) or busy."""
         worker = self.workers[number]
         if not worker.executing:
             return None
@@ -241,7 +241,14 @@ class World:
         else:
             error = ErrorData("ValueError", "no")
             done.failed.append(
-                Failed(job.id, error, how != "permanent", dependency=dependency, refused=how == "refused")
+                Failed(
+                    job.id,
+                    error,
+                    how != "permanent",
+                    dependency=dependency,
+                    refused=how == "refused",
+                    busy=how == "busy",
+                )
             )
         assert self.core.done(number, done, self.now) == []
         return job

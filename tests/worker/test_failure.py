@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from perdure.daemon.worker.failure import failure
-from perdure.errors import BreakerOpen, NoAnswer, Permanent, Retry
+from perdure.errors import BreakerOpen, NoAnswer, Permanent, PoolExhausted, Retry
 
 
 def marked(name: str = "postgres", kind: type[Exception] = OSError) -> Exception:
@@ -73,6 +73,16 @@ def test_an_absent_dependency_is_no_reason_to_give_up() -> None:
     assert told(BreakerOpen(name="a"), (Exception,)) == ("a", True, True)
     assert not told(NoAnswer("refused"), (NoAnswer,))[2]
     assert not told(FileNotFoundError(), (OSError,))[2]
+
+
+def test_a_pool_that_is_used_up_is_told_apart() -> None:
+    """The supervisor would charge the job for what its neighbours do."""
+    busy = marked(kind=PoolExhausted)
+    busy.perdure_busy = True  # type: ignore[attr-defined]
+    assert failure(1, raised(ValueError(), busy)).busy
+    assert failure(1, ExceptionGroup("all", [busy, busy])).busy
+    assert not failure(1, ExceptionGroup("one", [busy, marked()])).busy
+    assert not failure(1, marked()).busy
 
 
 def test_a_ring_of_causes_ends() -> None:
