@@ -257,7 +257,10 @@ class Dispatch:
             self._place(Held(row, turn.lease, self._run_times.estimate_ns(row.kind), self._lane(row.kind)))
         self._rotate(result)
         self._fill_workers()
-        self._adapt_claims(result, self._give_back_surplus())
+        released = self._give_back_surplus()
+        # Claim from each queue about as much as finds a worker: less after a surplus, more again without one.
+        for name, count in Counter(job.queue for job in result.claimed).items():
+            self.queues.adapt(name, count, released[name])
 
     # --- what to do
 
@@ -361,8 +364,8 @@ class Dispatch:
                 self.gate.ended((job.id,))
                 self.suspects_parked = True
         else:
-            lane = self._lane(job.kind)
-            self.ready[lane].append(held._replace(estimate_ns=self._run_times.estimate_ns(job.kind), lane=lane))
+            estimate_ns = self._run_times.estimate_ns(job.kind)
+            self.ready[spec.lane].append(held._replace(estimate_ns=estimate_ns, lane=spec.lane))
 
     def _unblock_for(self, batch: NewBatch) -> None:
         """A queue whose head waits for a full lane may get more urgent jobs of the other lane."""
@@ -388,9 +391,7 @@ class Dispatch:
 
     def _room(self) -> dict[Lane, int]:
         """How many more jobs each lane can take."""
-        if self.stopping:
-            return {}
-        lanes = {spec.lane for spec in self.kinds.values()}
+        lanes = set() if self.stopping else {spec.lane for spec in self.kinds.values()}
         return self._claimable.free(lanes, self.workers.values(), self.ready, self._saturated)
 
     def _give_back_surplus(self) -> Counter[str]:
@@ -409,11 +410,6 @@ class Dispatch:
                 released[held.job.queue] += 1
                 self._saturated.add(lane)
         return released
-
-    def _adapt_claims(self, result: Committed, released: Counter[str]) -> None:
-        """Claim from each queue about as much as finds a worker: less after a surplus, more again without one."""
-        for name, count in Counter(job.queue for job in result.claimed).items():
-            self.queues.adapt(name, count, released[name])
 
     def _fill_workers(self) -> None:
         if self.suspects:

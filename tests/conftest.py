@@ -46,12 +46,22 @@ def pytest_report_header() -> list[str]:
     return lines + [f"not there: {one.name} ({one.missing})" for one in abilities() if one.missing]
 
 
+def _group(item: pytest.Item) -> str:
+    """Tests with databases start these once; others share what is in their module."""
+    with_databases = item.path.parent.name in ("adapters", "examples", "outages") or "outages" in item.path.name
+    return "databases" if with_databases else str(item.path)
+
+
 # --- coroutines
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Hypothesis calls the inner function itself, so a coroutine is wrapped there."""
+    """Hypothesis calls the inner function itself, so a coroutine is wrapped there.
+
+    And what shares a server or a daemon stays in one process, when the tests run in several.
+    """
     for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
         handle = getattr(getattr(item, "obj", None), "hypothesis", None)
         if handle is not None and inspect.iscoroutinefunction(handle.inner_test):
             handle.inner_test = _blocking(handle.inner_test)

@@ -20,10 +20,12 @@ from tests.support.bolt_server import BoltServer
 from tests.support.wait import async_wait_until
 
 #: What a call may take in these tests, and what it may take beyond: the machine is shared.
-TIMEOUT_MS, SLACK_SECONDS = 1_000, 2.0
+TIMEOUT_MS, SLACK_SECONDS = 500, 2.0
 QUICK = Policy(timeout_ms=TIMEOUT_MS, tries=3, retry_base_ms=10, retry_cap_ms=50)
 #: For calls that are to go well, on a machine that has other things to do.
 PATIENT = Policy(timeout_ms=20_000, tries=8, retry_base_ms=20, retry_cap_ms=300)
+#: For calls that are to fail at once: there is nothing to wait for.
+BRIEF = Policy(timeout_ms=20_000, tries=2, retry_base_ms=10, retry_cap_ms=20)
 
 
 def options_for(server: BoltServer, folder: Path, uri: str = "", **changes: Any) -> Neo4jOptions:

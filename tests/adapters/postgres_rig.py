@@ -22,7 +22,7 @@ from perdure.wire.work import Observed
 from tests.support.wait import async_wait_until
 
 #: Short, so that a test with a server that says nothing is short.
-QUICK = Policy(timeout_ms=400, retry_base_ms=5, retry_cap_ms=50)
+QUICK = Policy(timeout_ms=350, retry_base_ms=5, retry_cap_ms=50)
 #: What a busy machine may add to a deadline, seconds.
 SLACK = 0.6
 
@@ -67,7 +67,7 @@ def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
         (postgres_pool, "_CLOSING_SECONDS"),
         (postgres_transaction, "_ROLLBACK_SECONDS"),
     ):
-        monkeypatch.setattr(module, name, 0.3)
+        monkeypatch.setattr(module, name, 0.2)
 
 
 @contextlib.asynccontextmanager

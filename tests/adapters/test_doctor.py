@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import pytest
+
+from perdure.adapters import postgres_connect, postgres_sniff
 from perdure.cli.checks import FAIL, OK, WARN, Finding
 from perdure.cli.checks_dependencies import look
 from perdure.config.settings import load_settings
@@ -29,14 +32,18 @@ def test_a_server_that_is_well(tmp_path: Path, postgres_dsn: str) -> None:
     found = doctor(tmp_path, dsn, password)
     assert (found.check, found.level) == ("postgres", OK)
     assert "PostgreSQL" in found.text
-    found = doctor(tmp_path, dsn, password, "pool_max = 1000\nmax_connections = 2000")
+    found = doctor(tmp_path, dsn, password, "pool_max = 1000\nmax_connections = 3000")
     assert found.level == WARN
-    assert "2000 in all" in found.text
+    assert "3000 in all" in found.text
     assert doctor(tmp_path, postgres_dsn).level == WARN, "the password stands in the configuration"
 
 
-def test_what_is_wrong(tmp_path: Path, postgres: PostgresBench, postgres_dsn: str) -> None:
+def test_what_is_wrong(
+    tmp_path: Path, postgres: PostgresBench, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who mistyped the host would be sent to look at the password."""
+    monkeypatch.setattr(postgres_connect, "_SLOW_SECONDS", 0.25)
+    monkeypatch.setattr(postgres_sniff, "QUESTION_SECONDS", 0.25)
     dsn, password = without_password(postgres_dsn)
     with socket.socket() as silent, LineServer() as other:
         silent.bind(("127.0.0.1", 0))

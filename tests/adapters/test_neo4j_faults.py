@@ -15,10 +15,11 @@ import neo4j as driver_package
 import pytest
 
 from perdure.adapters import neo4j as adapter
+from perdure.adapters import neo4j_driver
 from perdure.adapters.call import JobCall
 from perdure.errors import CallTooLong, NoAnswer, PoolExhausted, Unavailable
 from perdure.wire.dependencies import Policy
-from tests.adapters.neo4j_rig import QUICK, Neo4jRig, options_for, rig, within
+from tests.adapters.neo4j_rig import BRIEF, QUICK, Neo4jRig, options_for, rig, within
 from tests.support.bolt_server import BoltServer, OwnServer
 from tests.support.fault_proxy import (
     BLACK_HOLE,
@@ -55,6 +56,15 @@ def uri(proxy: FaultProxy) -> str:
 
 async def read_one(one: Neo4jRig, timeout: float | None = None) -> list[dict[str, int]]:
     return await one.neo4j.read("RETURN 1 AS n", timeout=timeout)
+
+
+#: In these tests, instead of the driver module's own seconds.
+CLOSE_SECONDS = 0.5
+
+
+@pytest.fixture(autouse=True)
+def _short_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neo4j_driver, "CLOSE_SECONDS", CLOSE_SECONDS)
 
 
 async def fill_pool(one: Neo4jRig, count: int = 4) -> None:
@@ -154,7 +164,7 @@ async def test_t20_transactions_and_sessions_in_silence(
         with within(), pytest.raises(CallTooLong):
             await commit()
         proxy.mode = PASS
-        with within(2.0), pytest.raises(ZeroDivisionError):  # CLOSE_SECONDS
+        with within(CLOSE_SECONDS), pytest.raises(ZeroDivisionError):
             await leave_session()
         proxy.mode = PASS
         await is_well(one)
@@ -168,8 +178,8 @@ async def test_deadline_of_the_job(bolt: BoltServer, uri: str, proxy: FaultProxy
             await late.read("RETURN 1")
         await fill_pool(one)
         proxy.mode = BLACK_HOLE
-        soon = one.driver.bind(JobCall(1, time.monotonic() + 0.2))
-        with within(0.2), pytest.raises(CallTooLong):
+        soon = one.driver.bind(JobCall(1, time.monotonic() + 0.1))
+        with within(0.1), pytest.raises(CallTooLong):
             await soon.read("RETURN 1")
         proxy.mode = PASS
         await is_well(one)
@@ -207,7 +217,7 @@ async def test_slow_but_there(bolt: BoltServer, uri: str, proxy: FaultProxy, tmp
 
 async def test_cut_in_the_middle_of_a_result(bolt: BoltServer, uri: str, proxy: FaultProxy, tmp_path: Path) -> None:
     """Half a result must never be taken for a whole one: the read is repeated, or fails."""
-    async with rig(options_for(bolt, tmp_path, uri)) as one:
+    async with rig(options_for(bolt, tmp_path, uri), BRIEF) as one:
         await fill_pool(one, 1)
         proxy.mode = cut_after(5_000)
         with within(5.0), pytest.raises(driver_package.exceptions.ServiceUnavailable):
@@ -336,5 +346,5 @@ async def test_close_does_not_wait_for_a_silent_server(
     one = Neo4jRig(options_for(bolt, tmp_path, uri))
     await fill_pool(one)
     proxy.mode = BLACK_HOLE
-    with within(2.0):
+    with within(CLOSE_SECONDS):
         await one.driver.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from neo4j import exceptions as its
 
+from perdure.adapters import neo4j_errors
 from perdure.adapters.neo4j import check, classify
 from perdure.adapters.verdict import Verdict
 from perdure.errors import (
@@ -29,7 +30,7 @@ from perdure.errors import (
     WrongProtocol,
 )
 from perdure.wire.dependencies import Neo4jOptions
-from tests.adapters.neo4j_rig import options_for, rig
+from tests.adapters.neo4j_rig import BRIEF, options_for, rig
 from tests.support.bolt_server import PASSWORD, BoltServer, OwnServer
 
 pytestmark = pytest.mark.usefixtures("neo4j_sockets")
@@ -37,11 +38,16 @@ pytestmark = pytest.mark.usefixtures("neo4j_sockets")
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+@pytest.fixture(autouse=True)
+def _short_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neo4j_errors, "LOOK_SECONDS", 0.3)
+
+
 async def refused(options: Neo4jOptions, expected: type[PerdureError]) -> str:
     """The message, which doctor and the first failing job must agree on; it never has the password in it."""
     with pytest.raises(expected) as by_doctor:
         await check(options)
-    async with rig(options) as one:
+    async with rig(options, BRIEF) as one:
         with pytest.raises(expected) as by_job:
             await one.neo4j.read("RETURN 1")
         assert str(by_job.value) == str(by_doctor.value)

@@ -76,7 +76,7 @@ def in_neo4j(bolt_session: BoltServer, tmp_path_factory: pytest.TempPathFactory)
 
     def count(name: str) -> int:
         async def look(box: Toolbox) -> int:
-            neo4j = box.tools(0, None).neo4j
+            neo4j = box.tools(0, None, 0).neo4j
             rows = await neo4j.read("MATCH (e:TwiceEffect {name: $name}) RETURN count(e) AS n", name=name)
             return int(rows[0]["n"])
 
@@ -96,7 +96,7 @@ def in_qdrant(qdrant_bench: QdrantBench, tmp_path_factory: pytest.TempPathFactor
     dependencies = Dependencies(qdrant=options, policies={"qdrant": POLICY})
 
     def count(name: str) -> int:
-        return with_tools(dependencies, lambda box: box.tools(0, None).qdrant.count(name))
+        return with_tools(dependencies, lambda box: box.tools(0, None, 0).qdrant.count(name))
 
     with Twice(tmp_path_factory.mktemp("twice"), dependencies, "perdure.adapters.qdrant", HANDLERS) as twice:
         yield Effects(twice, "effect.qdrant", count, 3)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from perdure.adapters import postgres_connect, postgres_sniff
 from perdure.adapters.postgres import check, classify
 from perdure.adapters.postgres_address import parse_address
 from perdure.adapters.postgres_sniff import who_listens
@@ -32,6 +33,12 @@ from tests.support.postgres_server import PostgresBench, ask, make_certificate, 
 
 #: What a job has by default.
 USUAL = Policy()
+
+
+@pytest.fixture(autouse=True)
+def _short_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_sniff, "QUESTION_SECONDS", 0.25)
+    monkeypatch.setattr(postgres_connect, "_SLOW_SECONDS", 0.25)
 
 
 async def failure(dsn: str, policy: Policy = USUAL, **options: object) -> Unavailable:

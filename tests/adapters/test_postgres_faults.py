@@ -67,7 +67,7 @@ async def an_effect(postgres: Postgres) -> None:
 async def by_hand(postgres: Postgres) -> None:
     """The driver's own connection, with a limit of its own."""
     async with postgres.connection() as con:
-        await con.fetch("SELECT 1", timeout=0.3)
+        await con.fetch("SELECT 1", timeout=0.2)
 
 
 CALLS: list[Callable[[Postgres], Awaitable[Any]]] = [
@@ -206,7 +206,7 @@ async def test_deadline_of_the_job(postgres_dsn: str, proxy: FaultProxy) -> None
         await one.bind().fetchval("SELECT 1")
         proxy.mode = BLACK_HOLE
         for call in CALLS[:-1]:
-            with takes_less_than(0.1), pytest.raises(CallTooLong, match="job's time"):
+            with takes_less_than(0.1), pytest.raises(CallTooLong):
                 await call(one.bind(JobCall(1, time.monotonic() + 0.1)))
         assert one.told == []
 

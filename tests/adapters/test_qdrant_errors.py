@@ -16,6 +16,7 @@ import pytest
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from perdure.adapters import qdrant_errors
 from perdure.adapters.qdrant import check, classify
 from perdure.adapters.qdrant_errors import diagnose
 from perdure.adapters.qdrant_open import place_of
@@ -35,6 +36,11 @@ from perdure.wire.dependencies import QdrantOptions
 from tests.adapters.qdrant_rig import rig_for, within
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def _short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qdrant_errors, "_PROBE_SECONDS", 0.25)
 
 
 def answer(status: int, body: bytes = b'{"status":{"error":"so it is"}}', **headers: str) -> UnexpectedResponse:

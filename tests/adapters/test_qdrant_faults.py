@@ -33,7 +33,7 @@ from tests.support.qdrant_server import QdrantBench
 from tests.support.wait import async_wait_until
 
 ProxyTo = Callable[[str, int], FaultProxy]
-LIMIT_MS = 400
+LIMIT_MS = 300
 
 
 class Line:
@@ -175,8 +175,8 @@ async def test_the_jobs_deadline_ends_a_call(through: Callable[..., Any]) -> Non
     async with through() as line:
         failed = line.rig.totals()[1]
         line.proxy.mode = BLACK_HOLE
-        with within(0.1), pytest.raises(CallTooLong, match="job's time"):
-            await line.rig.for_job(0.1).count(line.name)
+        with within(0.05), pytest.raises(CallTooLong, match="job's time"):
+            await line.rig.for_job(0.05).count(line.name)
         assert line.rig.totals()[1] == failed
 
 

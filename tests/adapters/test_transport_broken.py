@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import httpx
 import pytest
@@ -18,6 +19,8 @@ from tests.support.fault_proxy import RESET, FaultProxy
 
 #: How often it is tried: the reset has to come between two steps of the connecting.
 TRIES = 100
+#: Reading the machine's certificates would take most of the time.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class _Gone(httpx.AsyncBaseTransport):
@@ -26,7 +29,7 @@ class _Gone(httpx.AsyncBaseTransport):
 
 
 async def _ask(port: int) -> BaseException:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=NO_TLS) as client:
         with pytest.raises(Exception) as caught:  # noqa: PT011  # which one, is the question
             await client.get(f"http://127.0.0.1:{port}/")
     return caught.value

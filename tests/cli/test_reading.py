@@ -22,20 +22,19 @@ def now() -> int:
     return int(time.time() * 1000)
 
 
-ERRORS = json.dumps(
-    [
-        {
-            "attempt": 1,
-            "at": now() - 60_000,
-            "type": "ValueError",
-            "message": "no such \x1b[31mfile",
-            "retryable": True,
-            "traceback": 'Traceback (most recent call last):\n  File "jobs.py", line 3\nValueError: no such file',
-            "cause": {"type": "OSError", "message": "gone"},
-            "exit": {"signal": 9},
-        }
-    ]
-)
+def errors() -> str:
+    """One failed attempt, a minute ago."""
+    entry = {
+        "attempt": 1,
+        "at": now() - 60_000,
+        "type": "ValueError",
+        "message": "no such \x1b[31mfile",
+        "retryable": True,
+        "traceback": 'Traceback (most recent call last):\n  File "jobs.py", line 3\nValueError: no such file',
+        "cause": {"type": "OSError", "message": "gone"},
+        "exit": {"signal": 9},
+    }
+    return json.dumps([entry])
 
 
 def job(job_id: int, **fields: Any) -> JobView:
@@ -75,7 +74,7 @@ def letter(job_id: int, **fields: Any) -> DeadView:
         "deaths": 2,
         "reason": "attempts",
         "fingerprint": "abc",
-        "errors": ERRORS,
+        "errors": errors(),
         "history": json.dumps([{"at": now() - 90_000, "who": "ada", "action": "replayed", "set": {"name": "Bob"}}]),
     }
     return DeadView(id=job_id, **{**usual, **fields})
@@ -130,7 +129,7 @@ def test_json_has_every_field_and_real_json_in_it(cli: Cli, queue: FakeQueue) ->
 
 def test_show_tells_everything_and_steers_no_terminal(cli: Cli, queue: FakeQueue) -> None:
     """An error message with escape codes could rewrite the screen of whoever reads it."""
-    queue.answers[control.GetJob] = job(12, errors=ERRORS, tags='["nightly"]', unique_key="k", result="[1,2]")
+    queue.answers[control.GetJob] = job(12, errors=errors(), tags='["nightly"]', unique_key="k", result="[1,2]")
     code, out, _ = cli("show", "12")
     assert code == 0
     for words in (

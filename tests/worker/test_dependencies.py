@@ -166,7 +166,7 @@ def test_the_wrong_lane_gets_advice(worker: Worker) -> None:
 def test_marks_name_queue_job_and_key(worker: Worker) -> None:
     """Two queues on one database would take each other's effects for done."""
     worker.perform(job_row(5, "marks"))
-    assert worker.results[5] == ["s1:5:a", "s1:all:a"]
+    assert worker.results[5] == ["s1:5.0:a", "s1:all:a"]
 
 
 # --- adapters
