@@ -65,7 +65,7 @@ test-outages: setup ## every outage of every database, long ones too (SEED=… r
 	@$(BIN)/python -m pytest -m outages_long -s tests/outages
 
 .PHONY: neo4j
-neo4j: setup ## fetch Neo4j itself with Maven, for the tests (120 MB, outside of the checkout; else they use ArcadeDB)
+neo4j: setup ## fetch Neo4j itself with Maven, for the tests (230 MB, outside of the checkout; else they use ArcadeDB)
 	@$(BIN)/python -m tests.support.bolt_server fetch
 
 .PHONY: lint

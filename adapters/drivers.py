@@ -25,10 +25,16 @@ _NEEDED: Final[dict[str, tuple[str, ...]]] = {
 
 
 def preload(module: str) -> None:
-    """Import what comes with `module`, if it is an adapter. That a driver is missing is told when a job uses it."""
+    """Import what comes with `module`, if it is an adapter.
+
+    Raises ImportError when its driver is not installed: jobs that need it could only fail.
+    """
     for needed in _NEEDED.get(module, ()):
         try:
             import_module(needed)
         except ModuleNotFoundError as error:
             if error.name and error.name.startswith("perdure"):
                 raise
+            name = module.rpartition(".")[2]
+            advice = f"pip install 'perdure[{name}]', or take [{name}] out of the configuration"
+            raise ImportError(f"[{name}] is configured, but {error.name} is not installed: {advice}") from error

@@ -20,7 +20,7 @@ from perdure.adapters.last_good import LastGood
 from perdure.adapters.verdict import OUTAGES, REPEATABLE, Classify, Verdict, adding
 from perdure.adapters.view import BreakerView
 from perdure.clock import Clock
-from perdure.errors import BreakerOpen, CallTooLong, JobTimeout, UsageError
+from perdure.errors import BreakerOpen, CallTooLong, JobTimeout, Unavailable, UsageError
 from perdure.wire.dependencies import Policy
 
 T = TypeVar("T")
@@ -171,11 +171,11 @@ class Guard:
         return await self._make(job, is_probe, limit, retry, function, args, kwargs)
 
     def _limit(self, job: JobCall, timeout: float | None) -> _Limit:
-        """What is left for a call. Raises CallTooLong when that is nothing."""
+        """What is left for a call. Raises JobTimeout when that is nothing: the job itself has used it up."""
         seconds = self._timeout if timeout is None else timeout
         if job.deadline is not None and (left := job.deadline - self._clock.monotonic_ns() / 1e9) < seconds:
             if left <= 0:
-                raise self._marked(CallTooLong(f"{self.name}: no call was made, the job's time is over"))
+                raise JobTimeout(f"{self.name}: no call was made, the job's time is over")
             return _Limit(left, False, "before the job's time was over")
         return _Limit(seconds, seconds >= self._timeout, f"within {seconds:g} s")
 
@@ -204,11 +204,12 @@ class Guard:
                         raise
                     last_ns = started_ns + int(limit.seconds * CONNECTING_SHARE * 1e9)
                     result = await self._repeat(exc, last_ns, retry, partial(function, *args, **kwargs))
-        except BaseException as exc:
-            error = self._judge(job, is_probe, limit, time, cut.expired(), exc)
-            if error is exc:
+        except BaseException as raised:
+            meant = self._abandoned(raised)
+            error = self._judge(job, is_probe, limit, time, cut.expired(), meant)
+            if error is raised:
                 raise
-            raise error from exc
+            raise error from raised
         finally:
             call_time.set(outer)  # not `reset`: that fails when the coroutine is closed from elsewhere
         self._record(job, is_probe, time)
@@ -249,6 +250,12 @@ class Guard:
             if not (time.is_full and not time.waited_ns) and time.given_ns(self._clock.monotonic_ns()) < self._fair_ns:
                 return None
         return Verdict.UNAVAILABLE if is_cut else self._classify(exc)
+
+    def _abandoned(self, exc: BaseException) -> BaseException:
+        """A CancelledError though nobody cancels this task: a driver has given up a piece of its own that broke."""
+        if isinstance(exc, asyncio.CancelledError) and not _is_being_cancelled():
+            return Unavailable(f"{self._whom()}: its driver gave the call up; the connection is broken")
+        return exc
 
     def _whom(self) -> str:
         return self.name if self.where is None else f"{self.name} at {self.where()}"

@@ -6,7 +6,9 @@ adapter's own business; here they come together under one name.
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from perdure.adapters.call import JobCall
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from perdure.adapters.toolbox import BlockingTools, JobTools
 
 Scope = Literal["job", "global"]
+
+#: The marks of the blocks that this task, or thread, is in.
+_open_marks: ContextVar[frozenset[str]] = ContextVar("perdure_open_marks", default=frozenset())
 
 #: A mark is a key of an index, and those have a limit in every database.
 MOST_KEY_CHARS: Final = 256
@@ -48,11 +53,11 @@ class Once:
 
     def postgres(self) -> AbstractAsyncContextManager[Any]:
         """One transaction with the mark: `async with once.postgres() as tx`; if `tx.first`, do it with `tx`."""
-        return self._tools.postgres.once(self.mark)
+        return _alone(self.mark, self._tools.postgres.once(self.mark))
 
     def neo4j(self) -> AbstractAsyncContextManager[Any]:
         """One transaction with the mark: `async with once.neo4j() as tx`; if `tx.first`, do it with `tx`."""
-        return self._tools.neo4j.once(self.mark)
+        return _alone(self.mark, self._tools.neo4j.once(self.mark))
 
     def point_id(self, part: object = "") -> str:
         """The id for a point in Qdrant: the same at each delivery, so that the second one overwrites with the same."""
@@ -70,15 +75,45 @@ class BlockingOnce:
 
     def postgres(self) -> AbstractContextManager[Any]:
         """One transaction with the mark; if `tx.first`, do it with `tx`."""
-        return self._tools.postgres.once(self.mark)
+        return _alone_blocking(self.mark, self._tools.postgres.once(self.mark))
 
     def neo4j(self) -> AbstractContextManager[Any]:
         """One transaction with the mark; if `tx.first`, do it with `tx`."""
-        return self._tools.neo4j.once(self.mark)
+        return _alone_blocking(self.mark, self._tools.neo4j.once(self.mark))
 
     def point_id(self, part: object = "") -> str:
         """The id for a point in Qdrant."""
         return _point_id(self.mark, part)
+
+
+@asynccontextmanager
+async def _alone(mark: str, block: AbstractAsyncContextManager[Any]) -> AsyncIterator[Any]:
+    """The block, unless it is inside of another one with the same mark, for whose end it would wait for ever."""
+    before = _enter(mark)
+    try:
+        async with block as tx:
+            yield tx
+    finally:
+        _open_marks.set(before)
+
+
+@contextmanager
+def _alone_blocking(mark: str, block: AbstractContextManager[Any]) -> Iterator[Any]:
+    before = _enter(mark)
+    try:
+        with block as tx:
+            yield tx
+    finally:
+        _open_marks.set(before)
+
+
+def _enter(mark: str) -> frozenset[str]:
+    before = _open_marks.get()
+    if mark in before:
+        key = mark.split(":", 2)[-1]
+        raise UsageError(f"once: a block with the key {key!r} is open already; one inside of it needs another key")
+    _open_marks.set(before | {mark})
+    return before
 
 
 def _point_id(mark: str, part: object) -> str:

@@ -34,7 +34,13 @@ _CONTENDED_STATES: Final = frozenset({"40001", "40P01", "55P03"})
 _REFUSED_STATES: Final = frozenset({"28000", "28P01", "3D000", "57P04"})
 
 #: The driver got what it cannot read: the connection is broken, whatever the reason.
-_BROKEN: Final = frozenset({"asyncpg.exceptions._base.ProtocolError", "asyncpg.exceptions.ProtocolError"})
+_BROKEN: Final = frozenset(
+    {
+        *("asyncpg.exceptions._base.ProtocolError", "asyncpg.exceptions.ProtocolError"),
+        # Its own state machine lost track: seen when the server ends a session in the middle of a statement.
+        *("asyncpg.exceptions._base.InternalClientError", "asyncpg.exceptions.InternalClientError"),
+    }
+)
 
 _NETWORK_ERRNOS: Final = frozenset(
     {

@@ -11,7 +11,7 @@ from perdure.adapters.call import JobCall
 from perdure.adapters.guard import Guard
 from perdure.adapters.postgres_errors import sqlstate
 from perdure.adapters.postgres_pool import ConnectionPool, driver, is_gone
-from perdure.errors import PerdureError, Unavailable
+from perdure.errors import PerdureError, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -51,6 +51,7 @@ class Transaction:
         self._job = job
         #: The error of a statement that has made the server refuse all others.
         self._failure: BaseException | None = None
+        self._is_over = False
 
     async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Record]:
         """All rows."""
@@ -125,6 +126,8 @@ class Transaction:
             raise
 
     async def _if_there(self, function: Any) -> Any:
+        if self._is_over:
+            raise UsageError("postgres: this transaction is over; use it inside of its `async with` block only")
         if is_gone(self.connection):
             raise Unavailable("postgres: the connection was lost within the transaction, which is rolled back")
         return await function()
@@ -137,10 +140,13 @@ class Transaction:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if exc is None:
-            await self._commit()
-        else:
-            await self._roll_back(exc)
+        try:
+            if exc is None:
+                await self._commit()
+            else:
+                await self._roll_back(exc)
+        finally:
+            self._is_over = True
 
     async def _commit(self) -> None:
         if self._failure is not None:

@@ -191,6 +191,11 @@ class DaemonEngine:
 
     def take_kinds(self, kinds: list[KindSpec]) -> None:
         """Check and dispatch by these from now on."""
+        for spec in kinds:
+            unknown = [name for name in spec.needs if not self._supervisor.breakers.knows(name)]
+            if unknown:
+                advice = f"its jobs wait until the configuration has [{unknown[0]}] or [dependencies.{unknown[0]}]"
+                log.warning("needs.unknown", kind=spec.name, needs=unknown, advice=advice)
         self._supervisor.core.kinds_loaded(kinds)
         self._supervisor.service.kinds_loaded(kinds)
 

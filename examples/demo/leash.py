@@ -1,6 +1,6 @@
 """Run a command that ends when another process ends, however that comes about: the kernel sees to it.
 
-python -m examples.demo.leash PID SIGNAL COMMAND [ARGUMENT…]
+python -P leash.py PID SIGNAL COMMAND [ARGUMENT…]
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from perdure.daemon.process_control import die_with
 
 def leash(command: list[str], sig: signal.Signals = signal.SIGKILL) -> list[str]:
     """The command on a leash that this process holds: it gets `sig` when we end."""
-    return [sys.executable, "-m", "examples.demo.leash", str(os.getpid()), str(int(sig)), *command]
+    # By its path, so that it does not matter from which folder it is started.
+    return [sys.executable, "-P", __file__, str(os.getpid()), str(int(sig)), *command]
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def _qdrant(folder: Path, running: contextlib.ExitStack) -> tuple[str, str]:
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "examples.demo.qdrant_front", str(folder / "qdrant"), "--port", str(port)]
-    process = _child(command, folder / "qdrant.log", running, dict(os.environ))
+    process = _child(command, ROOT, folder / "qdrant.log", running, dict(os.environ))
     _wait_for(f"{url}/readyz", process, folder / "qdrant.log")
     return url, "Qdrant: its storage engine (qdrant-edge) behind a small HTTP front of ours"
 
@@ -172,20 +172,21 @@ def _graph(folder: Path, running: contextlib.ExitStack) -> Graph | None:
         command = graph_command(folder / "graph", bolt_port, http_port)
     except NoGraph:
         return None
-    process = _child(command, folder / "graph.log", running, graph_environment(password))
+    # It writes logs into the folder that it is started in.
+    process = _child(command, folder / "graph", folder / "graph.log", running, graph_environment(password))
     _wait_for(f"http://127.0.0.1:{http_port}/api/v1/ready", process, folder / "graph.log")
     what = "graph: a server of its own, ArcadeDB over Bolt with Neo4j's driver (set PERDURE_DEMO_NEO4J_URI for Neo4j)"
     return Graph(f"bolt://127.0.0.1:{bolt_port}", USER, password, DATABASE, what)
 
 
 def _child(
-    command: list[str], log_path: Path, running: contextlib.ExitStack, environ: dict[str, str]
+    command: list[str], cwd: Path, log_path: Path, running: contextlib.ExitStack, environ: dict[str, str]
 ) -> subprocess.Popen[bytes]:
     """A server as a child process that ends with the block, or with this process."""
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             leash(command),
-            cwd=ROOT,
+            cwd=cwd,
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from perdure.context import Context
+from perdure.errors import Permanent
 from perdure.job import job
 from perdure.kinds.plain import MOST_ROWS, bounded, seconds
 
@@ -16,6 +18,9 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
+
+_COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_BEGINS = re.compile(r"(^|;)\s*(begin|start\s+transaction)\b", re.IGNORECASE)
 
 
 @job("postgres.execute", needs=("postgres",), permanent=(asyncpg.PostgresSyntaxError, asyncpg.DataError))
@@ -32,6 +37,11 @@ async def execute(
     Result: {"status": "INSERT 0 1"}, or {"rows": […]} (up to 1,000 rows or 256 KiB, then "truncated" is true), or
     {"done_before": true} when another job with the key was first. Mistakes in statement or values are permanent.
     """
+    if _BEGINS.search(_COMMENTS.sub(" ", sql)):
+        raise Permanent(
+            "postgres.execute: the statement begins a transaction, which ends, undone, with the job; leave BEGIN out: "
+            "several statements without `args` are one transaction, and `once` makes one"
+        )
     limit = seconds(timeout)
     values = [json.dumps(value) if isinstance(value, dict) else value for value in args or []]
     run = ctx.guard("postgres", timeout=limit, retry=False)(_run)

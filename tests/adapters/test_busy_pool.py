@@ -87,7 +87,7 @@ async def test_qdrant_under_more_jobs_than_connections(qdrant_bench: QdrantBench
             await asyncio.gather(*(one.qdrant.collection_exists("any", timeout=20) for _ in range(POOL)))
             one.totals()
             one.told.clear()
-            proxy.mode = latency(QUERY_SECONDS / 2)  # there and back
+            proxy.mode = latency(QUERY_SECONDS)
             failures = await all_done(8, lambda: one.qdrant.collection_exists("any"))
             one.totals()
             assert_our_own_doing(8, failures, "qdrant", one.told)

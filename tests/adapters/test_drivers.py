@@ -31,10 +31,11 @@ def test_the_nursery_takes_in_a_driver_without_a_thread(adapter: str, driver: st
     assert python("-c", _SCRIPT, adapter, driver) == "False True True 1"
 
 
-def test_a_driver_that_is_missing_does_not_stop_the_nursery(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No handler would be loaded because one adapter cannot be used."""
+def test_a_driver_that_is_missing_is_told_before_any_job_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deploy that forgets an extra would send every job that needs it to the dead letters."""
     monkeypatch.setitem(sys.modules, "qdrant_client", None)
-    preload("perdure.adapters.qdrant")
+    with pytest.raises(ImportError, match=r"\[qdrant\] is configured, but qdrant_client is not installed: pip install"):
+        preload("perdure.adapters.qdrant")
     preload("some.module")
 
 

@@ -11,7 +11,7 @@ import pytest
 from perdure.adapters.call import JobCall
 from perdure.adapters.last_good import MOST_KEPT
 from perdure.clock import SystemClock
-from perdure.errors import BreakerOpen, JobTimeout, Permanent
+from perdure.errors import BreakerOpen, JobTimeout, Permanent, Unavailable
 from tests.adapters.guard_rig import NAME, Conflict, Gone, Refusal, Rig, Service, forever
 from tests.support.wait import async_wait_until
 
@@ -151,7 +151,7 @@ async def test_an_exception_that_takes_no_mark_is_raised_all_the_same() -> None:
 # --- what is left alone
 
 
-@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, JobTimeout])
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit, GeneratorExit, JobTimeout])
 async def test_what_is_no_failure_passes_untouched(signal: type[BaseException]) -> None:
     """The end of a job or of the process would count as an outage, be repeated, or come out as something else."""
     rig, error = Rig(), signal()
@@ -161,6 +161,14 @@ async def test_what_is_no_failure_passes_untouched(signal: type[BaseException]) 
     assert caught.value is error
     assert service.tries == 1
     assert rig.totals() == (0, 0)
+
+
+async def test_a_driver_that_cancels_a_piece_of_its_own_has_failed() -> None:
+    """Its CancelledError would look like an end of the job that nobody asked for, and the server like a sound one."""
+    rig = Rig()
+    with pytest.raises(Unavailable, match="its driver gave the call up"):
+        await rig.guard.call(JOB, Service(asyncio.CancelledError()))
+    assert rig.totals() == (0, 1)
 
 
 async def test_t22_cancellation_passes_through_uncounted() -> None:

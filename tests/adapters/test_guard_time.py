@@ -8,7 +8,7 @@ import pytest
 
 from perdure.adapters.call import JobCall
 from perdure.clock import SystemClock
-from perdure.errors import CallTooLong
+from perdure.errors import CallTooLong, JobTimeout
 from tests.adapters.guard_rig import NAME, Rig, Service, forever
 
 JOB = JobCall(7)
@@ -63,7 +63,7 @@ async def test_no_call_is_made_after_the_deadline() -> None:
     """Work would begin that nobody waits for any more."""
     rig, service = Rig(), Service("answer")
     rig.breaker("half_open", probe_job=7)
-    with pytest.raises(CallTooLong, match="no call was made, the job's time is over"):
+    with pytest.raises(JobTimeout, match="no call was made, the job's time is over"):
         await rig.guard.call(JobCall(7, rig.now), service)
     assert service.tries == 0
     assert await rig.guard.call(JOB, service) == "answer", "the probe must not be used up"

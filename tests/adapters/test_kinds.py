@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from perdure.context import Context
-from perdure.errors import InvalidArguments
+from perdure.errors import InvalidArguments, Permanent
 from perdure.kinds import BUILTIN
 from perdure.kinds.neo4j_execute import execute as neo4j_execute
 from perdure.kinds.plain import MOST_ROWS, bounded, plain
@@ -110,6 +110,14 @@ async def test_a_mistake_in_a_statement_is_permanent(postgres_dsn: str, sql: str
     async with context(postgres=PostgresOptions(dsn=postgres_dsn)) as ctx:
         with pytest.raises(postgres_execute.permanent):
             await postgres_execute.function(ctx, sql, args)
+
+
+@pytest.mark.parametrize("sql", ["begin; insert into t values (1)", "/* x */ START  TRANSACTION", "select 1;\n Begin"])
+async def test_a_statement_that_begins_a_transaction_is_refused(postgres_dsn: str, sql: str) -> None:
+    """It would be told as done, and undone when its connection goes back to the pool."""
+    async with context(postgres=PostgresOptions(dsn=postgres_dsn)) as ctx:
+        with pytest.raises(Permanent, match="leave BEGIN out"):
+            await postgres_execute.function(ctx, sql)
 
 
 # --- neo4j.execute

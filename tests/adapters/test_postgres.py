@@ -17,7 +17,7 @@ import perdure.adapters
 from perdure.adapters import postgres_pool
 from perdure.adapters.bridge import Bridge
 from perdure.adapters.postgres import BlockingPostgres, check, reads_only
-from perdure.errors import PerdureError, PoolExhausted, UnknownDatabase
+from perdure.errors import PerdureError, PoolExhausted, UnknownDatabase, UsageError
 from perdure.wire.dependencies import Policy, PostgresOptions
 from tests.adapters.postgres_rig import rig, shorten, takes_less_than
 from tests.support.postgres_server import PostgresBench, ask, without_password
@@ -85,6 +85,15 @@ async def test_failed_transaction_does_not_look_committed(postgres_dsn: str) -> 
         with pytest.raises(asyncpg.InFailedSQLTransactionError, match="nothing was committed"):
             await swallow()
         assert await postgres.fetchval("SELECT count(*) FROM t") == 0
+
+
+async def test_a_transaction_that_is_over_is_the_handlers_mistake(postgres_dsn: str) -> None:
+    """It would be told that the connection was lost, and a handler's bug would open the breaker of a sound server."""
+    async with rig(postgres_dsn) as one:
+        async with one.bind().transaction() as tx:
+            await tx.execute("SELECT 1")
+        with pytest.raises(UsageError, match="this transaction is over"):
+            await tx.fetchval("SELECT 1")
 
 
 async def test_savepoint(postgres_dsn: str) -> None:

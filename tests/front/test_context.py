@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from perdure.context import Context
-from perdure.errors import UnknownDependency
+from perdure.errors import UnknownDependency, UsageError
 
 
 def test_a_context_for_unit_tests_needs_nothing() -> None:
@@ -92,3 +92,16 @@ def test_a_context_without_a_worker_has_no_adapters() -> None:
     """An AttributeError on None would tell nobody what is missing."""
     with pytest.raises(UnknownDependency, match="for_test"):
         _ = Context(id=1, kind="k", queue="q", args={}, attempt=1, max_attempts=1, log=Context.for_test().log).postgres
+
+
+async def test_a_block_with_the_same_key_inside_of_another_is_refused() -> None:
+    """It would wait for the end of the block that it is in, until its time is over, again and again."""
+    ctx = Context.for_test(postgres=Rows())
+    async with ctx.once("charge").postgres():
+        with pytest.raises(UsageError, match="a block with the key 'charge' is open already"):
+            async with ctx.once("charge").postgres():
+                pass
+        async with ctx.once("refund").postgres():
+            pass
+    async with ctx.once("charge").postgres():
+        pass

@@ -3,7 +3,7 @@
 Which one, in this order:
 
 - the one of PERDURE_TEST_NEO4J_URI, `bolt://USER:PASSWORD@HOST:PORT/DATABASE`; it is never killed or changed;
-- Neo4j itself, when its jars are in the cache: `make neo4j` fills it (Maven, two minutes). Never done by a test run:
+- Neo4j itself, when its jars are in the cache: `make neo4j` fills it (Maven, three minutes). Never done by a test run:
   on a new machine that would be most of its time. With PERDURE_TEST_NEO4J=maven a run does it all the same;
 - ArcadeDB, out of the wheel `arcadedb-embedded`, which brings its own Java: a real server for the same protocol.
   PERDURE_TEST_NEO4J=arcadedb takes it even when Neo4j is there.
