@@ -17,7 +17,7 @@ import pytest
 from perdure.adapters import neo4j as adapter
 from perdure.adapters import neo4j_driver
 from perdure.adapters.call import JobCall
-from perdure.errors import CallTooLong, NoAnswer, PoolExhausted, Unavailable
+from perdure.errors import CallTooLong, JobTimeout, NoAnswer, PoolExhausted, Unavailable
 from perdure.wire.dependencies import Policy
 from tests.adapters.neo4j_rig import BRIEF, QUICK, Neo4jRig, options_for, rig, within
 from tests.support.bolt_server import BoltServer, OwnServer
@@ -174,7 +174,7 @@ async def test_deadline_of_the_job(bolt: BoltServer, uri: str, proxy: FaultProxy
     """A call must end with its job's time, and say nothing against the server then."""
     async with rig(options_for(bolt, tmp_path, uri), QUICK) as one:
         late = one.driver.bind(JobCall(1, time.monotonic() - 1))
-        with pytest.raises(CallTooLong):
+        with pytest.raises(JobTimeout):
             await late.read("RETURN 1")
         await fill_pool(one)
         proxy.mode = BLACK_HOLE
