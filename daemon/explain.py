@@ -197,7 +197,9 @@ class _Story:
             pace = f", {info.ramp:.0f} jobs a second at the moment" if info.ramp else ""
             others = f" {info.parked:,} jobs wait for it." if info.parked else ""
             text = f"{name} is back, and the jobs that waited for it are being released{pace}.{others}"
-            return self._is("breaker", text, name=name)
+            if not self.facts.daemon:
+                text = f"The breaker of {name} is closed; the next daemon releases the jobs that wait for it."
+            return self._is("breaker", text + self._paused_too(), name=name)
         left = None if info.until is None else max(0.0, (info.until - self.now) / 1000)
         why = f": {info.reason}" if info.reason else ""
         error = (
@@ -208,7 +210,11 @@ class _Story:
         else:
             then = f"for {_span(left * 1000)} more, then one job tries it"
         text = f"It needs {name}, whose breaker is open{why}. It stays open {then}.{error} Waiting costs no attempt."
+        text += self._paused_too()
         return self._is("breaker", text, name=name, seconds_left=left)
+
+    def _paused_too(self) -> str:
+        return f" Its queue, {self.job.queue}, is paused, too." if self.paused else ""
 
     def _probe(self, info: BreakerInfo) -> Explanation:
         text = f"It needs {info.name}, whose break is over: "
@@ -261,8 +267,7 @@ class _Story:
         job = self.job
         line = self._line()
         if not self.facts.daemon:
-            paused = f" Its queue, {job.queue}, is paused, too." if self.paused else ""
-            return self._is("no-daemon", f"{_NO_DAEMON} It is ready to run.{line}{paused}")
+            return self._is("no-daemon", f"{_NO_DAEMON} It is ready to run.{line}{self._paused_too()}")
         if self.facts.stopping:
             return self._is("stopping", f"The daemon is stopping and begins nothing more; the next one goes on.{line}")
         if self.paused:

@@ -143,7 +143,7 @@ def show(report: Report, outage: Outage | None, console: Console) -> None:
             ("breaker", f"opened {outage.opened}"),
             ("probes", f"{outage.count('half_open', 'open')} failed, {outage.count('half_open', 'closed')} closed it"),
             ("parked", f"{outage.parked:,} jobs"),
-            ("attempts charged", f"{report.charged} (calls that failed in the first moment, before it was clear why)"),
+            ("attempts charged", f"{report.charged} of jobs that need Postgres"),
             ("went on meanwhile", f"{sum(outage.others.values()):,} other jobs in {outage.seconds:.1f} s"),
             ("ramp", " → ".join(str(rate) for rate in outage.ramp) + " jobs a second"),
         ]

@@ -111,6 +111,10 @@ def unknown_kind(kind: str, known: Sequence[str]) -> str:
     """That nobody handles this kind, and which one may have been meant."""
     from difflib import get_close_matches
 
+    from perdure.kinds import BUILTIN
+
+    if kind in BUILTIN:
+        return f"{kind} is off; the job waits (parked) until daemon.builtin_kinds names it and the daemon starts anew"
     close = get_close_matches(kind, known, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
     return f"no handler named {kind} is loaded; the job waits (parked) until one is.{hint}"

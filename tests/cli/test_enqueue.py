@@ -149,6 +149,7 @@ def test_unknown_kind_is_told_to_a_person(cli: Cli, queue: FakeQueue) -> None:
     assert (code, out) == (0, "1\n")
     assert err == "no handler named helo is loaded; the job waits (parked) until one is. Did you mean hello?\n"
     assert "Did you mean" not in unknown_kind("quite-else", ["hello"])
+    assert "daemon.builtin_kinds" in unknown_kind("http.request", ["hello"])
 
 
 def test_scripts_are_not_asked_for_kinds(cli: Cli, queue: FakeQueue) -> None:

@@ -77,6 +77,14 @@ def test_parked_for_a_breaker(info: BreakerInfo, because: str, seconds: float | 
     assert said in found.text
 
 
+def test_parked_in_a_paused_queue_or_without_a_daemon() -> None:
+    """Somebody would wait for the breaker alone, or for a release that nobody makes."""
+    parked = job("parked", park_reason="breaker:db")
+    assert "Its queue, mail, is paused, too." in explain(parked, needing(OPEN), paused=True).text
+    closed = BreakerInfo("db", "closed")
+    assert "is closed; the next daemon releases" in explain(parked, needing(closed)._replace(daemon=False)).text
+
+
 def test_parked_for_other_reasons() -> None:
     """A job that waits for a deploy looks like one that waits for a database."""
     unknown = explain(job("parked", park_reason="kind:mail.send"), WELL._replace(kind_known=False))
