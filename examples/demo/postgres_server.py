@@ -149,7 +149,10 @@ class PostgresServer:
         assert self._process is not None
         pid_file, deadline = self.data / "postmaster.pid", time.monotonic() + START_SECONDS
         while True:
-            lines = pid_file.read_text().splitlines() if pid_file.exists() else []
+            try:
+                lines = pid_file.read_text().splitlines()
+            except FileNotFoundError:  # not there yet; or that of a killed server, which the new one has just removed
+                lines = []
             if lines and lines[0] == str(self._process.pid) and lines[-1].strip() == "ready":
                 return
             if self._process.poll() is not None or time.monotonic() > deadline:
