@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from perdure.context import Context
@@ -18,9 +17,6 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
-
-_COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-_BEGINS = re.compile(r"(^|;)\s*(begin|start\s+transaction)\b", re.IGNORECASE)
 
 
 @job("postgres.execute", needs=("postgres",), permanent=(asyncpg.PostgresSyntaxError, asyncpg.DataError))
@@ -37,17 +33,19 @@ async def execute(
     Result: {"status": "INSERT 0 1"}, or {"rows": […]} (up to 1,000 rows or 256 KiB, then "truncated" is true), or
     {"done_before": true} when another job with the key was first. Mistakes in statement or values are permanent.
     """
-    if _BEGINS.search(_COMMENTS.sub(" ", sql)):
-        raise Permanent(
-            "postgres.execute: the statement begins a transaction, which ends, undone, with the job; leave BEGIN out: "
-            "several statements without `args` are one transaction, and `once` makes one"
-        )
     limit = seconds(timeout)
     values = [json.dumps(value) if isinstance(value, dict) else value for value in args or []]
     run = ctx.guard("postgres", timeout=limit, retry=False)(_run)
     if once is None:
         async with ctx.postgres.connection() as connection:
-            return await run(connection, sql, values)
+            result = await run(connection, sql, values)
+            if connection.is_in_transaction():
+                # The connection goes back to the pool, which undoes what is open: it must not be told as done.
+                raise Permanent(
+                    "postgres.execute: the statement leaves a transaction open, so it is undone; leave BEGIN out: "
+                    "several statements without `args` are one transaction, and `once` makes one"
+                )
+            return result
     async with ctx.once(once, scope="global").postgres() as tx:
         if not tx.first:
             return {"done_before": True}

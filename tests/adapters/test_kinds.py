@@ -112,12 +112,21 @@ async def test_a_mistake_in_a_statement_is_permanent(postgres_dsn: str, sql: str
             await postgres_execute.function(ctx, sql, args)
 
 
-@pytest.mark.parametrize("sql", ["begin; insert into t values (1)", "/* x */ START  TRANSACTION", "select 1;\n Begin"])
+@pytest.mark.parametrize("sql", ["begin; create table left_open ()", "/* x */ START  TRANSACTION", "select 1;\n Begin"])
 async def test_a_statement_that_begins_a_transaction_is_refused(postgres_dsn: str, sql: str) -> None:
     """It would be told as done, and undone when its connection goes back to the pool."""
     async with context(postgres=PostgresOptions(dsn=postgres_dsn)) as ctx:
         with pytest.raises(Permanent, match="leave BEGIN out"):
             await postgres_execute.function(ctx, sql)
+
+
+async def test_a_word_is_not_taken_for_a_transaction(postgres_dsn: str) -> None:
+    """A block of PL/pgSQL, a text, or a transaction that ends where it began would be refused for good."""
+    block = "DO $$ DECLARE n int := 1; BEGIN PERFORM n; END $$"
+    async with context(postgres=PostgresOptions(dsn=postgres_dsn)) as ctx:
+        assert await postgres_execute.function(ctx, block) == {"status": "DO"}
+        assert await postgres_execute.function(ctx, "SELECT 'a; begin' AS a") == {"rows": [{"a": "a; begin"}]}
+        assert await postgres_execute.function(ctx, "BEGIN; SELECT 1; COMMIT") == {"status": "COMMIT"}
 
 
 # --- neo4j.execute
