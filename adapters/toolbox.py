@@ -72,12 +72,8 @@ class Toolbox:
         self._guards: dict[str, Guard] = {}
         self._closed = False
 
-    def for_job(self, job: JobCall) -> JobTools:
-        """The tools as one job sees them: with its id, for probes, and with its deadline."""
-        return JobTools(self, job)
-
     def tools(self, job_id: int, deadline: float | None, created_at: int) -> JobTools:
-        """`for_job` in the shape that a Context takes."""
+        """The tools as one job sees them: with its id, for probes, its deadline, and its birth, for marks."""
         return JobTools(self, JobCall(job_id, deadline, created_at))
 
     # --- where the caller is

@@ -16,19 +16,10 @@ REASON_CHARS: Final = 500
 WHO_CHARS: Final = 200
 
 
-def check_opening(request: OpenBreaker, known: Iterable[str]) -> None:
+def check_by_hand(request: OpenBreaker | CloseBreaker, known: Iterable[str]) -> None:
     """Raises UnknownDependency, InvalidOption."""
-    _check(request, known)
-    if request.for_ms is not None:
+    if isinstance(request, OpenBreaker) and request.for_ms is not None:
         check_range("for", request.for_ms, 1, MAX_DURATION_MS, " ms")
-
-
-def check_closing(request: CloseBreaker, known: Iterable[str]) -> None:
-    """Raises UnknownDependency, InvalidOption."""
-    _check(request, known)
-
-
-def _check(request: OpenBreaker | CloseBreaker, known: Iterable[str]) -> None:
     names = list(known)
     if request.name not in names:
         there = f"there are {', '.join(names)}" if names else "none is configured"

@@ -12,7 +12,7 @@ from perdure.clock import Clock
 from perdure.config.settings import Settings
 from perdure.daemon.explain import MOST_AHEAD, Facts, explain_dead, explain_job
 from perdure.daemon.joblog import read_piece
-from perdure.daemon.manual import check_closing, check_opening
+from perdure.daemon.manual import check_by_hand
 from perdure.errors import InvalidOption, NotFound
 from perdure.store.contract import Store
 from perdure.store.intake import Intake, check_queue_name, intake_defaults
@@ -287,12 +287,12 @@ class Service:
         return await self._engine.breakers(max(0, min(request.events, self._settings.limits.list)))
 
     async def _open_breaker(self, request: control.OpenBreaker) -> None:
-        check_opening(request, self._settings.dependencies().policies)
+        check_by_hand(request, self._settings.dependencies().policies)
         who, reason = request.who or "someone", request.reason or "opened by hand"
         await self._engine.open_breaker(request.name, who, reason, request.for_ms)
 
     async def _close_breaker(self, request: control.CloseBreaker) -> None:
-        check_closing(request, self._settings.dependencies().policies)
+        check_by_hand(request, self._settings.dependencies().policies)
         who, reason = request.who or "someone", request.reason or "closed by hand"
         await self._engine.close_breaker(request.name, who, reason)
 

@@ -40,7 +40,7 @@ class Kit:
             clock,
             random.Random(1),
         )
-        self.tools = self.box.for_job(JobCall(7))
+        self.tools = self.box.tools(7, None, 0)
 
     def totals(self) -> tuple[int, int]:
         """Good and failed calls."""
@@ -269,7 +269,7 @@ async def test_an_adapter_is_made_once_and_used_by_both_sides(tmp_path: Path) ->
     """Each job would open a pool of its own."""
     kit = Kit(policy=Policy(timeout_ms=30_000), qdrant=QdrantOptions(path=str(tmp_path / "points")))
     assert await kit.tools.qdrant.ensure_collection("documents", 2)
-    other = kit.box.for_job(JobCall(8))
+    other = kit.box.tools(8, None, 0)
     assert await in_thread(lambda: other.blocking.qdrant.count("documents")) == 0
     pools = await asyncio.gather(*(in_thread(kit.box.qdrant) for _ in range(4)))
     assert {id(pool) for pool in pools} == {id(kit.box.qdrant())}

@@ -211,8 +211,8 @@ async def test_who_waits_at_a_stop_is_told_why(tmp_path: Path) -> None:
         async with Client(daemon.socket) as client:
             job = await client.enqueue("noop", delay="1h")
             waiting = asyncio.ensure_future(client.wait(job.id, timeout=20))
-            await asyncio.sleep(0)  # the request is sent
-            await client.status()  # and, as all requests of a connection, taken before this one
+            # Tasks begin in order, and a connection's requests are taken in order: the wait, then this one.
+            await asyncio.ensure_future(client.status())
             daemon.send(signal.SIGTERM)
             with pytest.raises(DaemonStopping):
                 await waiting
