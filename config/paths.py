@@ -44,6 +44,11 @@ class Paths(Struct, frozen=True):
         return self.data_dir / "logs"
 
     @property
+    def spool_dir(self) -> Path:
+        """The folder of payloads and results that are files."""
+        return self.data_dir / "spool"
+
+    @property
     def recorder_dir(self) -> Path:
         """The folder of the workers' flight recorders."""
         return self.data_dir / "recorder"

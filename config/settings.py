@@ -85,6 +85,7 @@ class WorkersSettings(Struct, frozen=True):
     restart_backoff_cap_ms: Annotated[int, Duration(10, _HOUR)] = 30 * _SECOND
     stuck_after_ms: Annotated[int, Duration(_SECOND, _DAY)] = 30 * _SECOND
     hard_grace_ms: Annotated[int, Duration(maximum_ms=10 * _MINUTE)] = 500
+    cancel_grace_ms: Annotated[int, Duration(maximum_ms=10 * _MINUTE)] = 5 * _SECOND
 
     @property
     def most_processes(self) -> int:
@@ -114,6 +115,7 @@ class LimitsSettings(Struct, frozen=True):
     args_bytes: Annotated[int, Size(_KIB, 32 * _MIB)] = _MIB
     args_depth: Annotated[int, Whole(1, 500)] = 100
     result_bytes: Annotated[int, Size(_KIB, 32 * _MIB)] = _MIB
+    blob_bytes: Annotated[int, Size(_KIB, 1024 * _GIB)] = 16 * _GIB
     batch: Annotated[int, Whole(1, 1_000_000)] = 10_000
     list: Annotated[int, Whole(1, 100_000)] = 1_000
 

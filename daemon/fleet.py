@@ -203,6 +203,10 @@ class Fleet:
             log_level=settings.logs.level,
             store_id=self._store_id,
             dependencies=self._dependencies,
+            spool_dir=str(settings.paths.spool_dir),
+            blob_bytes=settings.limits.blob_bytes,
+            owner=f"{self._store_id}/{self._run_id}/{worker_id}",
+            command_grace=settings.workers.cancel_grace_ms / 2000,
         )
 
     # --- ending

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, Protocol, TypeVar
 
-from perdure.errors import UnknownDependency
+from perdure.errors import UnknownDependency, UsageError
 
 if TYPE_CHECKING:
     from perdure.adapters.doubles import Doubles
     from perdure.adapters.neo4j import Neo4j
     from perdure.adapters.once import Once, Scope
+    from perdure.adapters.port import Port
     from perdure.adapters.postgres import Postgres
+    from perdure.adapters.process import Completed
     from perdure.adapters.qdrant import Qdrant
     from perdure.adapters.toolbox import BlockingTools, JobTools
+    from perdure.wire.data import Blob
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,8 +48,19 @@ class JobLog(Protocol):
         ...
 
 
-def _never() -> bool:
-    return False
+class _Desk(Protocol):
+    """What a worker does for the job: see the methods of Context with the same names."""
+
+    cancelled: bool
+
+    def progress(self, done: float, total: float | None, text: str | None) -> None: ...
+    def emit(self, value: Any) -> None: ...
+    @property
+    def payload(self) -> Blob | None: ...
+    def blob(self) -> memoryview: ...
+    def result_file(self) -> BinaryIO: ...
+    async def run(self, argv: tuple[str, ...], **options: Any) -> Completed: ...
+    async def port(self, timeout: float | None) -> Port: ...
 
 
 class Context:
@@ -57,7 +72,7 @@ class Context:
     """
 
     __slots__ = (
-        "_is_cancelled",
+        "_desk",
         "_make_tools",
         "_monotonic",
         "_tools",
@@ -83,7 +98,7 @@ class Context:
         max_attempts: int,
         log: JobLog,
         deadline: float | None = None,
-        is_cancelled: Callable[[], bool] = _never,
+        desk: _Desk | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         created_at: int = 0,
         tools: Callable[[int, float | None, int], JobTools | Doubles] | None = None,
@@ -96,7 +111,7 @@ class Context:
         self.max_attempts = max_attempts
         self.deadline = deadline
         self.log = log
-        self._is_cancelled = is_cancelled
+        self._desk = desk
         self._monotonic = monotonic
         self.created_at = created_at
         self._make_tools = tools
@@ -105,13 +120,85 @@ class Context:
     @property
     def cancelled(self) -> bool:
         """Whether the job should stop early: cancelled, or its time is up. Long loops look at it now and then."""
-        return self._is_cancelled() or (self.deadline is not None and self._monotonic() >= self.deadline)
+        told = self._desk is not None and self._desk.cancelled
+        return told or (self.deadline is not None and self._monotonic() >= self.deadline)
 
     def time_left(self) -> float | None:
         """Seconds until the deadline, never below 0.0; None without a deadline."""
         if self.deadline is None:
             return None
         return max(0.0, self.deadline - self._monotonic())
+
+    # --- telling, while it runs
+
+    def progress(self, done: float, total: float | None = None, text: str | None = None) -> None:
+        """Say how far the job is: `done` of `total` (of whatever unit; None: unknown), and a word for people.
+
+        Cheap: of many, the newest of every tenth of a second is told. From any thread. Seen by `perdure follow`.
+        """
+        self._with_desk().progress(done, total, text)
+
+    def emit(self, value: Any) -> None:
+        """Give a partial result to whoever follows the job; it is also kept beside the job's log. From any thread.
+
+        Raises NotData.
+        """
+        self._with_desk().emit(value)
+
+    # --- files
+
+    @property
+    def payload(self) -> Blob | None:
+        """What the job's payload is: size, digest, path; None if it has none. Raises PayloadGone, PayloadChanged."""
+        return self._with_desk().payload
+
+    def blob(self) -> memoryview:
+        """The job's payload as a read-only memory map, until the job ends. Nothing is read before it is looked at.
+
+        Raises UsageError (the job has none), PayloadGone, PayloadChanged.
+        """
+        return self._with_desk().blob()
+
+    def result_file(self) -> BinaryIO:
+        """A file, open for writing, that becomes the job's result when the handler returns None."""
+        return self._with_desk().result_file()
+
+    # --- commands, and a direct line
+
+    async def run(
+        self,
+        *argv: str | os.PathLike[str],
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        input: bytes | str | None = None,
+        timeout: float | str | None = None,
+        check: bool = True,
+        capture: bool = False,
+    ) -> Completed:
+        """Run a command; its lines go into the job's log as they come. `ctx.blocking.run` for synchronous handlers.
+
+        `env` is added to a cleaned environment. `timeout`: seconds or text such as "10m". `check=False`: any exit
+        status is fine. `capture`: keep stdout (up to limits.result) for `Completed.stdout` instead of logging it. When
+        the job is cancelled, or its time is over, the whole process group is ended. Raises CommandFailed, CallTooLong,
+        UsageError (there is no such program).
+        """
+        return await self._with_desk().run(
+            tuple(os.fspath(part) for part in argv),
+            cwd=cwd,
+            env=env,
+            input=input,
+            timeout=timeout,
+            check=check,
+            capture=capture,
+        )
+
+    async def port(self, timeout: float | None = None) -> Port:
+        """Wait for a client (`perdure attach ID`, `client.attach(id)`), and get a direct line to it: bytes both ways.
+
+        `timeout` in seconds; None: as long as the job may run. Raises CallTooLong. `ctx.blocking.port` for synchronous
+        handlers.
+        """
+        return await self._with_desk().port(timeout)
 
     # --- databases and other services
 
@@ -172,6 +259,11 @@ class Context:
         """
         return self._toolset().once(key, scope)
 
+    def _with_desk(self) -> _Desk:
+        if self._desk is None:
+            raise UsageError("this context belongs to no job that runs; in a test: Context.for_test()")
+        return self._desk
+
     def _toolset(self) -> JobTools | Doubles:
         if self._tools is None:
             if self._make_tools is None:
@@ -195,13 +287,15 @@ class Context:
         postgres: Any = None,
         neo4j: Any = None,
         qdrant: Any = None,
+        blob: bytes | None = None,
     ) -> Context:
         """A context for unit tests of handlers; `time_left` in seconds sets the deadline from now.
 
         Log lines go to Python's logger "perdure.test", unless `log` is given. `postgres`, `neo4j`, `qdrant`: your
         doubles, which `ctx.postgres` and `ctx.blocking.postgres` hand out as they are. `ctx.guard` makes its calls
-        without a breaker and without retries, and knows fallbacks; `ctx.once` makes marks.
+        without a breaker and without retries, and knows fallbacks; `ctx.once` makes marks. `blob` is the payload.
         """
+        from perdure.adapters.desk_double import DeskDouble
         from perdure.adapters.doubles import Doubles
 
         doubles = Doubles(id, postgres=postgres, neo4j=neo4j, qdrant=qdrant)
@@ -214,7 +308,7 @@ class Context:
             max_attempts=max_attempts,
             deadline=None if time_left is None else time.monotonic() + time_left,
             log=log or _StandardLog(logging.getLogger("perdure.test")),
-            is_cancelled=lambda: cancelled,
+            desk=DeskDouble(blob, cancelled=cancelled),
             tools=lambda _id, _deadline, _created_at: doubles,
         )
 

@@ -116,6 +116,12 @@ class Duplicate(Refused):
     """An unfinished job with this unique key exists already."""
 
 
+class QueueFull(Refused):
+    """The queue is full. Try again later, or raise its limit ([queues.NAME]: max_depth, max_age)."""
+
+    retryable = True
+
+
 class WrongState(Refused):
     """The job is not in a state in which this can be done."""
 
@@ -238,6 +244,40 @@ class Retry(PerdureError):
 
 class Permanent(PerdureError):
     """This job can never succeed: it goes to the dead letters at once."""
+
+
+class PayloadGone(Permanent):
+    """The job's payload is not there any more, or cannot be read."""
+
+
+class PayloadChanged(Permanent):
+    """The job's payload is not what it was when the job was enqueued. Spool it if it may change: --spool."""
+
+
+class NotAllowed(Permanent):
+    """The configuration does not allow this command. Add it to shell.allow."""
+
+
+class JobCancelled(PerdureError):
+    """The job was cancelled while it ran. Raised inside the handler; if it does not end, its worker is killed."""
+
+
+class CommandFailed(PerdureError):
+    """A command did not end well.
+
+    `command` is how it was called, for people; `returncode` its exit status, or minus the number of the signal that
+    ended it; `last_lines` the end of what it printed.
+    """
+
+    retryable = True
+
+    def __init__(
+        self, message: str | None = None, *, command: str = "", returncode: int = 1, last_lines: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.command = command
+        self.returncode = returncode
+        self.last_lines = last_lines
 
 
 class JobTimeout(PerdureError, TimeoutError):

@@ -19,6 +19,7 @@ class NewJob(NamedTuple):
     scheduled_at: int | None  # None: available at once
     unique_key: str | None
     tags_json: str | None
+    blob_json: str | None = None
 
 
 class Retried(NamedTuple):
@@ -73,6 +74,22 @@ class Buried(NamedTuple):
     interrupted: bool
 
 
+class Stopped(NamedTuple):
+    """Cancelled while it executed: the attempt stays on record, with an entry of what became of it."""
+
+    id: int
+    lease: int
+    error_json: str
+
+
+class Shed(NamedTuple):
+    """`queue` has `surplus` jobs too many: the least urgent available ones, the newest first, go to the dead letters."""
+
+    queue: str
+    surplus: int
+    error_json: str
+
+
 class NewBatch(NamedTuple):
     """The jobs of one enqueue call: all or none. `strict`: a taken unique key refuses the batch."""
 
@@ -101,6 +118,7 @@ class ClaimedJob(NamedTuple):
     max_interruptions: int
     priority: int
     created_at: int = 0
+    blob: str | None = None
 
 
 @dataclass(slots=True)
@@ -122,8 +140,11 @@ class Turn:
     postponed: list[Postponed] = field(default_factory=list)
     buried: list[Buried] = field(default_factory=list)
     cancelled: list[Released] = field(default_factory=list)  # claimed, not begun, taken back by its producer
+    stopped: list[Stopped] = field(default_factory=list)
+    spooled: list[tuple[int, int, str]] = field(default_factory=list)  # (id, lease, blob_json): completed
     promote: bool = False
     batches: list[NewBatch] = field(default_factory=list)
+    shed: list[Shed] = field(default_factory=list)  # after the new jobs are in, before the claims
     claims: list[Claim] = field(default_factory=list)
     claim_total: int = 0  # over all claims together
 
@@ -133,6 +154,7 @@ class Placed(NamedTuple):
 
     id: int
     duplicate: bool
+    shed: bool = False
 
 
 @dataclass(slots=True)
@@ -144,6 +166,7 @@ class Committed:
     drained: list[str] = field(default_factory=list)  # claimed queues that had fewer jobs than asked for
     filled: list[str] = field(default_factory=list)  # queues that got available jobs by promotion or release
     stale: list[tuple[int, int]] = field(default_factory=list)  # (id, lease): outcomes refused by the fence
+    shed: list[tuple[int, str]] = field(default_factory=list)  # (id, queue)
     next_due: int | None = None  # earliest scheduled_at left; only looked up when `promote` was set
 
 
@@ -173,6 +196,23 @@ class SavedBreaker(NamedTuple):
     reason: str
     until: int | None
     break_ms: int
+
+
+class Depth(NamedTuple):
+    """What waits in a queue (available, scheduled, retryable, parked), counted no further than asked for.
+
+    `oldest_at`: since when the oldest available job could have run, epoch milliseconds; None: there is none.
+    """
+
+    waiting: int
+    oldest_at: int | None
+
+
+class Pruned(NamedTuple):
+    """What retention has deleted: jobs and settled letters by id, and files of the spool that nobody refers to now."""
+
+    ids: list[int]
+    spooled: list[str]
 
 
 class ParkedJob(NamedTuple):

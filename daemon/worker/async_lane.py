@@ -9,8 +9,9 @@ from functools import partial
 from typing import Final
 
 from perdure.daemon.worker.alarm import timeout_error
+from perdure.daemon.worker.desk import JobDesk
 from perdure.daemon.worker.handlers import Handler
-from perdure.daemon.worker.lane import Bench, Outcome, encode_result, fail, make_context, unknown_kind
+from perdure.daemon.worker.lane import Bench, Outcome, fail, make_context, settle, unknown_kind
 from perdure.daemon.worker.needs import refusal
 from perdure.daemon.worker.outcome import Outbox
 from perdure.daemon.worker.recorder import SlotWriter
@@ -98,22 +99,25 @@ class AsyncLane:
     async def _perform(self, handler: Handler, row: JobRow, started_ns: int) -> Outcome:
         """Bind the arguments, await the handler, encode its result; whatever is raised becomes a Failed."""
         log = self._bench.output.begin_async_job(row)
+        desk = JobDesk(self._bench, row) if handler.wants_context else None
         try:
-            return await self._call(handler, row, started_ns)
+            return await self._call(handler, row, started_ns, desk)
         except BaseException as error:  # SystemExit would end the loop, and a cancellation from within is a failure
             return fail(row, handler, error)
         finally:
+            if desk is not None:
+                desk.close()
             if log is not None:
                 log.close()
 
-    async def _call(self, handler: Handler, row: JobRow, started_ns: int) -> str | None:
+    async def _call(self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None) -> Outcome:
         args = handler.bind(row.args)
         seconds = None if row.timeout_ms is None else row.timeout_ms / 1000
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 if handler.wants_context:
-                    context = make_context(self._bench, row, args, started_ns)
+                    context = make_context(self._bench, row, args, started_ns, desk)
                     result = await handler.function(context, **args)
                 else:
                     result = await handler.function(**args)
@@ -123,7 +127,9 @@ class AsyncLane:
             if limit.expired() and isinstance(cancelled, asyncio.CancelledError):
                 raise timeout_error(row.timeout_ms or 0) from cancelled
             raise
-        return encode_result(result, self._bench.result_bytes)
+        if result is None and (desk is None or desk.result is None):
+            return None
+        return settle(self._bench, row, result, desk)
 
     def _finish(
         self, handler: Handler, row: JobRow, slot: SlotWriter, started_ns: int, task: asyncio.Task[Outcome]
@@ -134,6 +140,8 @@ class AsyncLane:
             outcome: Outcome = fail(row, handler, asyncio.CancelledError("cancelled from within the worker"))
         else:
             outcome = task.result()
+        if self._bench.newsroom.waiting:
+            self._bench.newsroom.flush()
         ended_ns = self._bench.clock.monotonic_ns()
         self._outbox.add(handler, row, outcome, started_ns, ended_ns)
         slot.finish()

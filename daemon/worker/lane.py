@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from perdure.clock import Clock
 from perdure.context import Context
@@ -18,15 +18,40 @@ from perdure.wire.work import Failed, JobRow
 if TYPE_CHECKING:
     from perdure.adapters.toolbox import Toolbox
     from perdure.adapters.view import BreakerView
+    from perdure.daemon.worker.commands import CommandRules
+    from perdure.daemon.worker.desk import JobDesk
+    from perdure.daemon.worker.newsroom import Newsroom
+    from perdure.daemon.worker.ports import Ports
+    from perdure.daemon.worker.spooling import Spool
 
-#: What one job came to: None (it completed without a result), the JSON text of its result, or its failure.
-Outcome = str | Failed | None
+
+class Spooled(NamedTuple):
+    """A result that lies in the spool: its Blob as JSON text."""
+
+    blob_json: str
+
+
+#: What one job came to: None (it completed without a result), the JSON text of its result, its file, or its failure.
+Outcome = str | Spooled | Failed | None
 
 
 class Bench:
     """What is on a worker's bench, for both lanes: handlers, clock, output, limits, adapters and breakers."""
 
-    __slots__ = ("clock", "handlers", "logger", "output", "result_bytes", "toolbox", "tools", "view")
+    __slots__ = (
+        "clock",
+        "commands",
+        "handlers",
+        "logger",
+        "newsroom",
+        "output",
+        "ports",
+        "result_bytes",
+        "spool",
+        "toolbox",
+        "tools",
+        "view",
+    )
 
     def __init__(
         self,
@@ -37,6 +62,10 @@ class Bench:
         result_bytes: int,
         view: BreakerView,
         toolbox: Toolbox,
+        newsroom: Newsroom,
+        spool: Spool,
+        commands: CommandRules,
+        ports: Ports,
     ) -> None:
         self.handlers = handlers
         self.clock = clock
@@ -46,13 +75,19 @@ class Bench:
         self.view = view
         self.toolbox = toolbox
         self.tools = toolbox.tools
+        self.newsroom = newsroom
+        self.spool = spool
+        self.commands = commands
+        self.ports = ports
 
 
 class ResultTooLarge(Permanent):
     """The result is too large to be kept. Write it to a file and return its path."""
 
 
-def make_context(bench: Bench, row: JobRow, args: dict[str, object], started_ns: int) -> Context:
+def make_context(
+    bench: Bench, row: JobRow, args: dict[str, object], started_ns: int, desk: JobDesk | None = None
+) -> Context:
     """What the handler is told about its job."""
     limit = row.timeout_ms
     return Context(
@@ -66,7 +101,16 @@ def make_context(bench: Bench, row: JobRow, args: dict[str, object], started_ns:
         deadline=None if limit is None else (started_ns + limit * 1_000_000) / 1e9,
         created_at=row.created_at,
         tools=bench.tools,
+        desk=desk,
     )
+
+
+def settle(bench: Bench, row: JobRow, result: object, desk: JobDesk | None) -> Outcome:
+    """What a handler's return value, or the file it has written, means. May write files: not on the loop.
+
+    Raises NotData, ResultTooLarge, OSError.
+    """
+    return encode_result(result, bench.result_bytes)
 
 
 def encode_result(result: object, limit_bytes: int) -> str | None:

@@ -33,15 +33,19 @@ from perdure.daemon.process_control import die_with, set_process_name
 from perdure.daemon.worker import stacks
 from perdure.daemon.worker.alarm import Alarm
 from perdure.daemon.worker.async_lane import AsyncLane
+from perdure.daemon.worker.commands import CommandRules
 from perdure.daemon.worker.handlers import Handlers
 from perdure.daemon.worker.job_log import LogPlace
 from perdure.daemon.worker.job_logger import JobLogger
 from perdure.daemon.worker.lane import Bench
 from perdure.daemon.worker.loop_side import LoopSide
+from perdure.daemon.worker.newsroom import Newsroom
 from perdure.daemon.worker.outcome import Outbox
 from perdure.daemon.worker.output import Output
 from perdure.daemon.worker.port import ORPHANED, Port
+from perdure.daemon.worker.ports import Ports
 from perdure.daemon.worker.recorder import RecorderPage
+from perdure.daemon.worker.spooling import Spool
 from perdure.daemon.worker.sync_lane import SyncLane
 from perdure.log import get_logger
 from perdure.wire import packet
@@ -172,7 +176,11 @@ class Worker:
         view = BreakerView(self._report, clock, self._plan_report)
         toolbox = Toolbox(config.dependencies, config.store_id, view, self._loop, clock, random.Random())
         logger = JobLogger(output, config.log_level)
-        bench = Bench(handlers, clock, output, logger, config.result_bytes, view, toolbox)
+        newsroom, spool, ports = Newsroom(), Spool(config.spool_dir, config.blob_bytes), Ports()
+        commands = CommandRules(config.owner, tuple(config.shell_allow), config.command_grace)
+        bench = Bench(
+            handlers, clock, output, logger, config.result_bytes, view, toolbox, newsroom, spool, commands, ports
+        )
         alarm = Alarm(clock)
         alarm.install()
         self._output = output

@@ -6,7 +6,7 @@ import threading
 from typing import Final
 
 from perdure.daemon.worker.handlers import Handler
-from perdure.daemon.worker.lane import Outcome
+from perdure.daemon.worker.lane import Outcome, Spooled
 from perdure.daemon.worker.port import Port
 from perdure.daemon.worker.recorder import DoneRing
 from perdure.wire import packet
@@ -42,6 +42,7 @@ class Outbox:
         self._completed: list[int] = []
         self._results: list[tuple[int, str]] = []
         self._failed: list[Failed] = []
+        self._spooled: list[tuple[int, str]] = []
         self._ran: list[Handler] = []
 
     def add(self, handler: Handler | None, row: JobRow, outcome: Outcome, started_ns: int, ended_ns: int) -> bool:
@@ -54,6 +55,8 @@ class Outbox:
             elif isinstance(outcome, str):
                 self._results.append((row.id, outcome))
                 self._result_chars += len(outcome)
+            elif isinstance(outcome, Spooled):
+                self._spooled.append((row.id, outcome.blob_json))
             else:
                 self._failed.append(outcome)
                 self._result_chars += len(outcome.error.message) + len(outcome.error.traceback or "")
@@ -95,7 +98,7 @@ class Outbox:
 
     def _encoded(self) -> bytes:
         timings = [Timing(handler.kind, handler.ran, handler.ran_ns) for handler in self._ran]
-        return packet.encode(Done(self._completed, self._results, self._failed, timings))
+        return packet.encode(Done(self._completed, self._results, self._failed, timings, self._spooled))
 
     def _sent(self) -> None:
         for handler in self._ran:

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from queue import SimpleQueue
 
 from perdure.daemon.worker.alarm import Alarm
+from perdure.daemon.worker.desk import JobDesk
 from perdure.daemon.worker.handlers import Handler
-from perdure.daemon.worker.lane import Bench, Outcome, encode_result, fail, make_context, unknown_kind
+from perdure.daemon.worker.lane import Bench, Outcome, fail, make_context, settle, unknown_kind
 from perdure.daemon.worker.needs import refusal
 from perdure.daemon.worker.outcome import LONG_JOB_NS, Outbox
 from perdure.daemon.worker.recorder import SlotWriter
@@ -124,6 +125,8 @@ class SyncLane:
         if self._forked:
             os._exit(0)
         bench.output.end_sync_job()
+        if bench.newsroom.waiting:
+            bench.newsroom.flush()
         ended_ns = bench.clock.monotonic_ns()
         handler.slow = ended_ns - started_ns > LONG_JOB_NS
         is_due = self.outbox.add(handler, row, outcome, started_ns, ended_ns)
@@ -132,13 +135,19 @@ class SyncLane:
 
     def _perform(self, handler: Handler, row: JobRow, started_ns: int) -> Outcome:
         """Bind the arguments, call the handler, encode its result; whatever is raised becomes a Failed."""
+        bench, desk, context = self._bench, None, None
         try:
             args = handler.bind(row.args)
-            context = make_context(self._bench, row, args, started_ns) if handler.wants_context else None
+            if handler.wants_context:
+                desk = JobDesk(bench, row)
+                context = make_context(bench, row, args, started_ns, desk)
             result = self._call(handler, row, args, context, started_ns)
-            return None if result is None else encode_result(result, self._bench.result_bytes)
+            return None if result is None and desk is None else settle(bench, row, result, desk)
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a job does not end its worker
             return fail(row, handler, error)
+        finally:
+            if desk is not None:
+                desk.close()
 
     def _call(
         self, handler: Handler, row: JobRow, args: dict[str, object], context: object | None, started_ns: int

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from perdure.wire.data import (
+    Blob,
     BreakerInfo,
     DeadFilter,
     DeadView,
@@ -22,16 +23,20 @@ from perdure.wire.data import (
     QueueView,
     Verdict,
 )
+from perdure.wire.streams import TOPICS, Grant, Topic
 
 
 class Enqueue(Struct, tag="enqueue"):
     """Put these jobs into the queue, all or none; answered after the commit is on disk.
 
     `strict`: a job whose unique key is taken refuses the whole request (Duplicate) instead of being reported as one.
+    `patience_ms`: how long to wait for room in a full queue whose policy is to wait; None: as configured.
+    Descriptors may come with it, see JobSpec.blob_fd.
     """
 
     jobs: list[JobSpec]
     strict: bool = False
+    patience_ms: int | None = None
 
 
 class GetJob(Struct, tag="get"):
@@ -53,9 +58,10 @@ class WaitJobs(Struct, tag="wait"):
 
 
 class CancelJobs(Struct, tag="cancel"):
-    """Take jobs back that have not begun."""
+    """Take jobs back: those that wait at once, those that run by stopping them. Answered when all is decided."""
 
     ids: list[int]
+    who: str = ""
 
 
 class RetryJobs(Struct, tag="retry"):
@@ -153,6 +159,42 @@ class GetStatus(Struct, tag="status"):
     """What the daemon does, and how it is."""
 
 
+class Ping(Struct, tag="ping"):
+    """Is somebody there?"""
+
+
+class Subscribe(Struct, tag="subscribe", omit_defaults=True):
+    """Tell me of these jobs: by id, of these queues, or of all. What was there before comes first.
+
+    `topics`: what to tell. `credit`: how many messages (streams.News, as events) may be sent before the first Grant.
+    It ends with the connection, with Unsubscribe, or when all of `ids` have ended.
+    """
+
+    ids: list[int] = []
+    queues: list[str] = []
+    everything: bool = False
+    topics: list[Topic] = field(default_factory=lambda: [*TOPICS])
+    credit: int = 16
+
+
+class Unsubscribe(Struct, tag="unsubscribe"):
+    """Tell me no more."""
+
+    subscription: int
+
+
+class GetResult(Struct, tag="result"):
+    """The result of a completed job; with a spooled one comes its descriptor, open for reading."""
+
+    id: int
+
+
+class AttachPort(Struct, tag="attach"):
+    """Connect me with the job's port; answered when the job offers one, with a descriptor: a stream socket."""
+
+    id: int
+
+
 class Reload(Struct, tag="reload"):
     """Load the handlers anew; answered when the new workers run, or with the reason why the old ones stay."""
 
@@ -164,6 +206,25 @@ class LogPiece(Struct):
     next_offset: int
     text: str
     finished: bool
+
+
+class Subscribed(Struct):
+    """The number of a subscription, unique on its connection."""
+
+    subscription: int
+
+
+class ResultView(Struct, omit_defaults=True):
+    """A result: JSON text (None: the handler returned nothing), or the description of a spooled file."""
+
+    json: str | None = None
+    blob: Blob | None = None
+
+
+class PortView(Struct):
+    """The job at whose port a client is."""
+
+    id: int
 
 
 class JobEnd(Struct, omit_defaults=True):
@@ -186,6 +247,8 @@ class WorkerView(Struct, omit_defaults=True):
     rss_bytes: int = 0
     jobs_done: int = 0
     uptime_seconds: float = 0.0
+    loop_lag_ms_max: float = 0.0
+    loop_lag_ms_p999: float = 0.0
 
 
 class Status(Struct, omit_defaults=True):
@@ -205,6 +268,10 @@ class Status(Struct, omit_defaults=True):
     jobs_done: int = 0
     jobs_per_second: float = 0.0
     loop_lag_ms_max: float = 0.0
+    loop_lag_ms_p999: float = 0.0
+    subscribers: int = 0
+    events_skipped: int = 0
+    spool_bytes: int = 0
     rss_bytes: int = 0
     cpu_seconds: float = 0.0
     disk_free_bytes: int = 0
@@ -234,7 +301,15 @@ Request = (
     | Explain
     | GetStatus
     | Reload
+    | Ping
+    | Subscribe
+    | Unsubscribe
+    | GetResult
+    | AttachPort
 )
+
+#: What a client tells without asking.
+ClientEvent = Grant
 
 #: The type of the answer to each request.
 REPLIES: dict[type, Any] = {
@@ -259,4 +334,9 @@ REPLIES: dict[type, Any] = {
     Explain: Explanation,
     GetStatus: Status,
     Reload: list[KindSpec],
+    Ping: None,
+    Subscribe: Subscribed,
+    Unsubscribe: None,
+    GetResult: ResultView,
+    AttachPort: PortView,
 }

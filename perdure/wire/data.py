@@ -47,10 +47,27 @@ class KindSpec(Struct, omit_defaults=True):
     doc: str = ""
 
 
+class Blob(Struct, omit_defaults=True):
+    """A file that belongs to a job: its payload, or its result. The queue holds this, never the bytes.
+
+    `spool`: its name in the spool folder, where it lives and dies with its jobs; else `path` is the absolute path of
+    somebody else's file, as it was at `mtime_ns`. `size` in bytes, `sha256` in hex. `json`: the content is JSON text.
+    """
+
+    size: int
+    sha256: str
+    path: str = ""
+    spool: str = ""
+    mtime_ns: int = 0
+    json: bool = False
+
+
 class JobSpec(Struct, omit_defaults=True):
     """One job as a producer asks for it. None means: what the kind declares, else the configuration's default.
 
     `args` is a JSON object as text. `delay_ms` counts from the moment the daemon takes it; `at_ms` is absolute.
+    `blob`: the job's payload is this file (`path`). `blob_fd`: the payload is what stands in the descriptor of this
+    position among those that came with the request; it is copied into the spool before the answer.
     """
 
     kind: str
@@ -64,6 +81,8 @@ class JobSpec(Struct, omit_defaults=True):
     at_ms: int | None = None
     unique: str | None = None
     tags: list[str] = []
+    blob: Blob | None = None
+    blob_fd: int | None = None
 
 
 class JobView(Struct, omit_defaults=True):
@@ -89,6 +108,8 @@ class JobView(Struct, omit_defaults=True):
     tags: str | None = None
     errors: str | None = None
     result: str | None = None
+    blob: str | None = None
+    result_blob: str | None = None
 
 
 class DeadView(Struct, omit_defaults=True):
@@ -117,15 +138,24 @@ class DeadView(Struct, omit_defaults=True):
     tags: str | None = None
     resolution: str | None = None
     resolved_at: int | None = None
+    blob: str | None = None
 
 
 class QueueView(Struct, omit_defaults=True):
-    """A queue: how many jobs in each state, and whether it is paused (since when, by whom)."""
+    """A queue: how many jobs in each state, and whether it is paused (since when, by whom).
+
+    `max_depth`, `max_age_ms`: its limits, 0 for none; `when_full`: what happens at them. `pressure`: how near it is to
+    a limit, 0.0 (empty, or no limit) to 1.0 (full) and above.
+    """
 
     name: str
     counts: dict[str, int]
     paused_at: int | None = None
     paused_by: str | None = None
+    max_depth: int = 0
+    max_age_ms: int = 0
+    when_full: str = ""
+    pressure: float = 0.0
 
 
 class JobFilter(Struct, omit_defaults=True):
@@ -151,10 +181,15 @@ class DeadFilter(Struct, omit_defaults=True):
 
 
 class Enqueued(Struct, omit_defaults=True):
-    """What became of one JobSpec: its id, or the id of the unfinished job that holds its unique key."""
+    """What became of one JobSpec: its id, or the id of the unfinished job that holds its unique key.
+
+    `shed`: its queue is full, and this job was the least urgent: it is in the dead letters. `pressure`: see QueueView.
+    """
 
     id: int
     duplicate: bool = False
+    shed: bool = False
+    pressure: float = 0.0
 
 
 class Verdict(Struct, omit_defaults=True):

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from perdure.wire.data import ErrorData, KindSpec
 from perdure.wire.dependencies import BreakerState, Dependencies
+from perdure.wire.streams import JobSkipped, WorkerEntry
 
 
 class JobRow(Struct, array_like=True, gc=False):
@@ -27,6 +28,8 @@ class JobRow(Struct, array_like=True, gc=False):
     max_interruptions: int
     priority: int
     created_at: int = 0
+    #: The job's payload: a Blob as JSON text.
+    blob: str | None = None
 
 
 # --- supervisor to worker: events
@@ -59,7 +62,42 @@ class Breakers(Struct, array_like=True, tag="breakers"):
     states: list[BreakerState]
 
 
-ToWorker = Run | Recall | DumpStacks | Drain | Breakers
+class Stop(Struct, array_like=True, tag="stop"):
+    """End these jobs, which may be executing: their producers do not want them any more."""
+
+    ids: list[int]
+
+
+class Follow(Struct, array_like=True, tag="follow"):
+    """Somebody listens to these jobs: tell their log and emitted values (Told). Those of `story`: from the beginning.
+
+    Progress is always told.
+    """
+
+    ids: list[int]
+    story: list[int] = []
+
+
+class Unfollow(Struct, array_like=True, tag="unfollow"):
+    """Nobody listens to these any more, by id."""
+
+    ids: list[int]
+
+
+class FollowQueues(Struct, array_like=True, tag="follow-queues"):
+    """Somebody listens to all jobs of these queues, or to all jobs. Takes the place of the one before."""
+
+    queues: list[str]
+    everything: bool = False
+
+
+class PortTaken(Struct, array_like=True, tag="port-taken"):
+    """A client has the other end of the port that this job offered."""
+
+    id: int
+
+
+ToWorker = Run | Recall | DumpStacks | Drain | Breakers | Stop | Follow | Unfollow | FollowQueues | PortTaken
 
 
 # --- worker to supervisor: events
@@ -86,6 +124,8 @@ class Failed(Struct, array_like=True):
     dependency: str | None = None
     refused: bool = False
     busy: bool = False
+    #: It ended because it was told to (Stop).
+    stopped: bool = False
 
 
 class Timing(Struct, array_like=True):
@@ -97,12 +137,16 @@ class Timing(Struct, array_like=True):
 
 
 class Done(Struct, array_like=True, tag="done"):
-    """Outcomes, many at a time. `results` are (id, JSON text); jobs that return None are in `completed`."""
+    """Outcomes, many at a time. `results` are (id, JSON text); jobs that return None are in `completed`.
+
+    `spooled` are (id, Blob as JSON text): results that lie in the spool.
+    """
 
     completed: list[int]
     results: list[tuple[int, str]]
     failed: list[Failed]
     timings: list[Timing]
+    spooled: list[tuple[int, str]] = []
 
 
 class Returned(Struct, array_like=True, tag="returned"):
@@ -131,7 +175,28 @@ class Observed(Struct, array_like=True, tag="observed"):
     error: str | None = None
 
 
-FromWorker = Hello | Done | Returned | StacksDumped | Observed
+class Told(Struct, array_like=True, tag="told"):
+    """What jobs have to tell: progress, and of followed ones log lines and emitted values; and what was left out."""
+
+    entries: list[WorkerEntry]
+    skipped: list[JobSkipped] = []
+
+
+class PortOffered(Struct, array_like=True, tag="port"):
+    """This job waits for a client at a port; the client's end, a stream socket, comes along as a descriptor."""
+
+    id: int
+
+
+class LoopBlocked(Struct, array_like=True, tag="blocked"):
+    """The worker's loop stood still for so long. `task` is the name of what ran then, `stack` where it was."""
+
+    lag_ms: float
+    task: str
+    stack: str
+
+
+FromWorker = Hello | Done | Returned | StacksDumped | Observed | Told | PortOffered | LoopBlocked
 
 
 # --- supervisor and nursery: calls
@@ -178,6 +243,15 @@ class WorkerConfig(Struct):
     #: Names this queue among all others, for marks in databases that several of them share.
     store_id: str = ""
     dependencies: Dependencies = Dependencies()
+    #: Results above `result_bytes` and files of handlers go into this folder, each up to `blob_bytes`.
+    spool_dir: str = ""
+    blob_bytes: int = 0
+    #: What every command that jobs start has in its environment (PERDURE_OWNER), so that it can be found again.
+    owner: str = ""
+    #: Commands that the kind `shell` may run: patterns for the absolute path of the program.
+    shell_allow: list[str] = []
+    #: Seconds between SIGTERM and SIGKILL for a command that is ended.
+    command_grace: float = 2.0
 
 
 ToNursery = LoadHandlers | ForkWorker

@@ -1,0 +1,53 @@
+"""What `Context.for_test` has instead of a worker."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, BinaryIO
+
+from perdure.adapters.port import Port
+from perdure.adapters.process import Completed
+from perdure.errors import UsageError
+from perdure.wire.data import Blob
+
+
+class DeskDouble:
+    """Remembers what a handler says: `progressed`, `emitted`, and `result` with what it wrote into its result file."""
+
+    def __init__(self, blob: bytes | None = None, *, cancelled: bool = False) -> None:
+        self.cancelled = cancelled
+        self.progressed: list[tuple[float, float | None, str | None]] = []
+        self.emitted: list[Any] = []
+        self.result = io.BytesIO()
+        self._blob = blob
+
+    def progress(self, done: float, total: float | None, text: str | None) -> None:
+        """Remember it."""
+        self.progressed.append((done, total, text))
+
+    def emit(self, value: Any) -> None:
+        """Remember it."""
+        self.emitted.append(value)
+
+    @property
+    def payload(self) -> Blob | None:
+        """What `blob` was given."""
+        return None if self._blob is None else Blob(len(self._blob), "")
+
+    def blob(self) -> memoryview:
+        """What `blob` was given. Raises UsageError."""
+        if self._blob is None:
+            raise UsageError("this test has no payload: Context.for_test(blob=…)")
+        return memoryview(self._blob)
+
+    def result_file(self) -> BinaryIO:
+        """A file in memory: `result`."""
+        return self.result
+
+    async def run(self, argv: tuple[str, ...], **options: Any) -> Completed:
+        """See Context.run."""
+        raise NotImplementedError
+
+    async def port(self, timeout: float | None) -> Port:
+        """There is no client in a test. Raises UsageError."""
+        raise UsageError("there is no client in a test: give the handler a function to read from instead")
