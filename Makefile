@@ -64,6 +64,10 @@ test-crash: setup ## the long kill -9 campaign
 test-outages: setup ## every outage of every database, long ones too (SEED=… repeats one run, OUTAGE_MINUTES=10 takes longer)
 	@$(BIN)/python -m pytest -m outages_long -s tests/outages
 
+.PHONY: test-channels
+test-channels: setup ## a million calls, a million mutated messages, floods of events and subscribers
+	@$(BIN)/python -m pytest -m channels_long -s
+
 .PHONY: neo4j
 neo4j: setup ## fetch Neo4j itself with Maven, for the tests (230 MB, outside of the checkout; else they use ArcadeDB)
 	@$(BIN)/python -m tests.support.bolt_server fetch

@@ -19,6 +19,7 @@ from perdure.config.keys import Key, keys_of
 from perdure.config.mistakes import BadConfig, Mistake
 from perdure.config.parse import Reader, quoted
 from perdure.config.paths import SOCKET_NAME, Paths, credentials_dir, find_config, runtime_dir, socket_path_problem
+from perdure.config.queues import QueueLimits, QueueSettings, check_queues
 from perdure.config.remote import (
     ADAPTERS,
     BUILTIN_KINDS,
@@ -140,7 +141,9 @@ _SECTIONS: Final[dict[str, type[Struct]]] = {
     "neo4j": Neo4jSettings,
     "qdrant": QdrantSettings,
     "breakers": BreakerSettings,
+    "queues": QueueSettings,
 }
+_FAMILIES: Final[dict[str, type[Struct]]] = {**FAMILIES, "queues": QueueSettings}
 
 
 class Settings(Struct, frozen=True):
@@ -148,8 +151,8 @@ class Settings(Struct, frozen=True):
 
     `base` is the folder that relative paths start from: that of the file, or the one perdure was started in.
     `source` is the file, None without one. `runtime` is the folder that systemd gives to sockets, if it does, and
-    `credentials` the one for secrets. `declared` has the sections [dependencies.NAME], and `breaker_overrides` what
-    each [breakers.NAME] sets, by attribute.
+    `credentials` the one for secrets. `declared` has the sections [dependencies.NAME]; `breaker_overrides` and
+    `queue_overrides` have what each [breakers.NAME] and [queues.NAME] sets, by attribute.
     """
 
     daemon: DaemonSettings = DaemonSettings()
@@ -162,7 +165,9 @@ class Settings(Struct, frozen=True):
     neo4j: Neo4jSettings = Neo4jSettings()
     qdrant: QdrantSettings = QdrantSettings()
     breakers: BreakerSettings = BreakerSettings()
+    queues: QueueSettings = QueueSettings()
     breaker_overrides: dict[str, dict[str, object]] = {}
+    queue_overrides: dict[str, dict[str, object]] = {}
     declared: dict[str, DependencySettings] = {}
     base: Path = Path()
     source: Path | None = None
@@ -192,6 +197,10 @@ class Settings(Struct, frozen=True):
                 name: policy(self.breakers, self.breaker_overrides.get(name, {})) for name in (*names, *self.declared)
             },
         )
+
+    def queue_limits(self) -> QueueLimits:
+        """How full each queue may get."""
+        return QueueLimits(self.queues, self.queue_overrides)
 
     def with_overrides(
         self,
@@ -224,11 +233,12 @@ class Settings(Struct, frozen=True):
             section: {key.name: key.rule.write(getattr(getattr(self, section), key.attribute)) for key in keys.values()}
             for section, keys in all_keys().items()
         }
-        for name, overrides in self.breaker_overrides.items():
-            keys = family_keys()["breakers"].values()
-            tables[f"breakers.{quoted(name)}"] = {
-                key.name: key.rule.write(overrides[key.attribute]) for key in keys if key.attribute in overrides
-            }
+        for family, members in (("breakers", self.breaker_overrides), ("queues", self.queue_overrides)):
+            keys = family_keys()[family].values()
+            for name, overrides in members.items():
+                tables[f"{family}.{quoted(name)}"] = {
+                    key.name: key.rule.write(overrides[key.attribute]) for key in keys if key.attribute in overrides
+                }
         for name, section in self.declared.items():
             tables[f"dependencies.{quoted(name)}"] = {"about": section.about}
         return tables
@@ -243,7 +253,7 @@ def all_keys() -> dict[str, dict[str, Key]]:
 @cache
 def family_keys() -> dict[str, dict[str, Key]]:
     """Every key that a section such as [breakers.NAME] may have, by family and name."""
-    return keys_of(FAMILIES)
+    return keys_of(_FAMILIES)
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str], *, cwd: Path | None = None) -> Settings:
@@ -282,9 +292,11 @@ def _finish(start: Settings, reader: Reader) -> Settings:
         **sections,
         declared=start.declared | declared,
         breaker_overrides=start.breaker_overrides | reader.tables["breakers"],
+        queue_overrides=start.queue_overrides | reader.tables["queues"],
     )
     _check_together(settings, reader)
     check_remote(settings, reader)
+    check_queues(settings, reader)
     if reader.mistakes:
         raise BadConfig(reader.mistakes)
     return settings

@@ -22,6 +22,13 @@ class TakeBack(NamedTuple):
     ids: list[int]
 
 
+class StopJobs(NamedTuple):
+    """Tell a worker to end these jobs, which it may be executing, and to give back those that it has not begun."""
+
+    worker: int
+    ids: list[int]
+
+
 class DrainWorker(NamedTuple):
     """Tell a worker to finish what runs, give back the rest, and exit."""
 
@@ -32,4 +39,4 @@ class ForkIsolated(NamedTuple):
     """Fork one worker more, for jobs that must run alone."""
 
 
-Action = Send | TakeBack | DrainWorker | ForkIsolated
+Action = Send | TakeBack | StopJobs | DrainWorker | ForkIsolated

@@ -77,12 +77,16 @@ class Committer:
         self._waiters.committed(turn)
         return result
 
-    async def settled(self, more: Callable[[], bool]) -> None:
-        """Return when what is being committed now, and what waits for the next turn (`more`), is on disk."""
-        for _ in range(2):
+    async def settled(self, more: Callable[[], bool]) -> bool:
+        """Return when what is being committed now, and what waits for the next turn (`more`), is on disk.
+
+        False: nothing was, and nothing did.
+        """
+        for again in (False, True):
             if not (self._committing or more()):
-                return
+                return again
             await self._done.wait()
+        return True
 
     async def _commit_patiently(self, turn: Turn, futures: list[asyncio.Future[list[Enqueued]]]) -> Committed:
         loop = asyncio.get_running_loop()

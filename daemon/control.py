@@ -12,6 +12,7 @@ from perdure.config.settings import Settings
 from perdure.daemon.supervisor import Supervisor
 from perdure.errors import ConfigError, DaemonStopping, PerdureError
 from perdure.log import get_logger
+from perdure.wire.control import ClientEvent
 from perdure.wire.peer import Peer, owner_or_group
 from perdure.wire.server import Server
 
@@ -40,8 +41,11 @@ class ControlSocket:
             owner_or_group(os.geteuid(), self._group),
             mode=daemon.socket_mode,
             group=daemon.socket_group,
+            on_event=self._granted,
+            on_gone=self._supervisor.hub.gone,
             report=_report,
         )
+        self._supervisor.service.clients = self._server
         if self._inherited:
             self._server.adopt(socket.socket(fileno=self._inherited[0]))
         else:
@@ -54,12 +58,17 @@ class ControlSocket:
             # Whoever waits for a job is told why nothing more comes, before the connection is gone.
             self._server.stop_listening()
             self._supervisor.waiters.close(DaemonStopping())
+            self._supervisor.hub.close()
             await self._server.settle(FAREWELL_SECONDS)
-            self._server.close()
+            self._server.close(DaemonStopping())
             await self._server.wait_closed()
 
     def _handle(self, request: Any, peer: Peer) -> Awaitable[Any]:
-        return self._supervisor.service.handle(request)
+        self._supervisor.lag.busy()
+        return self._supervisor.service.handle(request, peer)
+
+    def _granted(self, event: ClientEvent, peer: Peer) -> None:
+        self._supervisor.hub.granted(event, peer)
 
 
 def _group_id(name: str) -> int | None:

@@ -7,27 +7,25 @@ clock, no randomness, no process and no socket of its own, so a test can drive a
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 
-from perdure.daemon.actions import Action, DrainWorker, ForkIsolated, Send, TakeBack
-from perdure.daemon.doubts import DOUBTS, TROUBLES, Doubts
+from perdure.daemon.actions import Action, DrainWorker, Send, StopJobs, TakeBack
 from perdure.daemon.filling import take_batch
-from perdure.daemon.gate import BREAKER_REASON, Gate, NoBreakers
+from perdure.daemon.gate import Gate, NoBreakers
+from perdure.daemon.isolation import SUSPECT_REASON, Isolation, is_suspect
+from perdure.daemon.judge import Judge
 from perdure.daemon.ledger import Backoff, Death, Held, Ledger
 from perdure.daemon.room import Room
 from perdure.daemon.rotation import Rotation
 from perdure.daemon.run_times import RunTimes
+from perdure.daemon.wishes import Wish
 from perdure.daemon.worker_state import DispatchLimits, WorkerState
 from perdure.store.models import Committed, NewBatch, Turn
-from perdure.wire.data import ErrorData, KindSpec, Lane
-from perdure.wire.work import Done, Failed
+from perdure.wire.data import KindSpec, Lane
+from perdure.wire.work import Done
 
 #: Most jobs that one turn claims from a queue before the next queue has its go.
 QUEUE_QUANTUM = 64
-#: Most jobs on their last life that wait here for the worker that runs them alone; more are parked meanwhile.
-SUSPECTS = 16
-UNKNOWN_KIND = "UnknownKind"
-SUSPECT_REASON = "alone:last life"
 
 
 class Dispatch:
@@ -41,20 +39,16 @@ class Dispatch:
         self.kinds: dict[str, KindSpec] = {}
         self.queues = Rotation(QUEUE_QUANTUM)
         self.ready: dict[Lane, deque[Held]] = {"sync": deque(), "async": deque()}
-        self.suspects: deque[Held] = deque()
+        self.isolation = Isolation()
+        self.judge = Judge(self.ledger, self.gate)
+        self.wishes = self.judge.wishes
         self.stopping = False
-        #: Suspects may be parked for want of room (see SUSPECTS): let some of them come back.
-        self.suspects_parked = True
-        #: Kinds for which jobs were parked in this run: if workers know them by now, the jobs must come back.
-        self.kinds_parked: set[str] = set()
         self.next_due: int | None = None
         self._lease = first_lease
         self._batches: list[NewBatch] = []
         self._run_times = RunTimes()
         self._claimable = Room(limits, self._run_times)
         self._actions: list[Action] = []
-        self._isolation_asked = False
-        self._doubts = Doubts()
         #: Lanes for which something was claimed in vain: nothing more until their load changes.
         self._saturated: set[Lane] = set()
 
@@ -91,7 +85,7 @@ class Dispatch:
 
     def isolation_failed(self) -> None:
         """The isolated worker could not be forked: ask again if it is still needed."""
-        self._isolation_asked = False
+        self.isolation.worker_missing()
 
     def drop_batches(self) -> None:
         """Forget the new jobs that wait for the next turn: their producers were refused."""
@@ -124,39 +118,38 @@ class Dispatch:
                 stale.append(job_id)
             else:
                 self.ledger.result(held, result_json)
+        for job_id, blob_json in message.spooled:
+            held = self._drop(state, job_id)
+            if held is None:
+                stale.append(job_id)
+            else:
+                self.ledger.spooled(held, blob_json)
         for failure in message.failed:
             held = self._drop(state, failure.id)
             if held is None:
                 stale.append(failure.id)
-            elif failure.error.type == UNKNOWN_KIND:
-                self._park_kind(held)
-            elif failure.dependency is not None and failure.retryable and self.gate.knows(failure.dependency):
-                self._dependency_failed(held, failure, failure.dependency, now, worker)
             else:
-                self.ledger.failed(held, failure, now, worker)
+                self.judge.failed(held, failure, now, worker)
         for timing in message.timings:
             self._run_times.learn(timing.kind, timing.total_ns / max(timing.count, 1), self.kinds)
             state.lanes[self._lane(timing.kind)].stuck = False
         self._saturated.clear()
+        with_result = [job_id for job_id, _ in (*message.results, *message.spooled)]
+        self.judge.completed((*message.completed, *with_result))
         self.gate.ended(message.completed)
-        self.gate.ended(job_id for job_id, _ in message.results)
+        self.gate.ended(with_result)
         self.gate.ended(failure.id for failure in message.failed)
         return stale
 
-    def returned(self, worker: int, ids: Iterable[int], cancelled: Collection[int] = ()) -> None:
-        """A worker gave back what it had not begun. `cancelled`: those of them whose producer took them back."""
+    def returned(self, worker: int, ids: Iterable[int]) -> None:
+        """A worker gave back what it had not begun."""
         state = self.workers[worker]
         state.recalling = False
         self._saturated.clear()
         for job_id in ids:
             held = self._drop(state, job_id)
-            if held is None:
-                continue
-            if job_id in cancelled:
-                self.ledger.cancelled(held)
-                self.gate.ended((job_id,))
-            else:
-                self._place(held)
+            if held is not None:
+                self._given_back(held)
 
     def worker_died(
         self,
@@ -172,51 +165,55 @@ class Dispatch:
         """A worker is gone. Returns the jobs that are charged for it.
 
         `executing`: jobs it had begun (flight recorder); `finished`: jobs it had completed without having said so;
-        `timed_out`: jobs it was killed for: they fail, and the others executing beside them are innocent. `charge`
-        False: the daemon itself ended it (stop), so nobody is charged. Jobs it had not begun go to other workers.
+        `timed_out`: jobs it was killed for: they fail (or are stopped, if somebody wished that), and the others
+        executing beside them are innocent. `charge` False: the daemon itself ended it (stop), so nobody is charged.
+        Jobs it had not begun go to other workers.
         """
         state = self.workers.pop(worker)
         if state.isolated:
-            self._isolation_asked = False
+            self.isolation.worker_missing()
         self._saturated.clear()
         charged = []
+        self.judge.completed(finished)
         for job_id, held in state.held.items():
             if job_id in finished:
                 self.ledger.completed(held)
             elif job_id in timed_out:
-                limit = f"no end within its limit of {(held.job.timeout_ms or 0) / 1000:g} s; its worker was killed"
-                failure = Failed(job_id, ErrorData("JobTimeout", limit, True), True)
-                self.ledger.failed(held, failure, now, worker, death.stacks)
+                self.judge.killed_for(held, death, now, worker)
+            elif job_id in executing and self.wishes.died(held, death, now, worker):
+                continue
             elif job_id in executing and charge and not timed_out:
                 self.ledger.interrupted(held, death, now, worker)
                 charged.append(job_id)
             else:
-                self._place(held)
+                self._given_back(held)
         # After the placing: a probe that nobody began is still the probe.
         self.gate.ended(job_id for job_id in state.held if job_id in executing or job_id in finished)
         return charged
 
-    def cancel(self, ids: Collection[int]) -> tuple[set[int], set[int]]:
-        """Take back claimed jobs: (those that no worker has yet, those that a worker was now asked for)."""
+    def cancel(self, ids: Set[int], wish: Wish) -> tuple[set[int], dict[int, Wish]]:
+        """Take back claimed jobs: those that no worker had yet, and what is wished for each that a worker has.
+
+        The workers are told, once a job: it is given back, or ended. Whatever comes of it but success, the job is
+        cancelled.
+        """
         taken: set[int] = set()
-        for queue in (*self.ready.values(), self.suspects):
+        for queue in self._waiting():
             for held in [held for held in queue if held.job.id in ids]:
                 queue.remove(held)
                 self.ledger.cancelled(held)
                 taken.add(held.job.id)
         self.gate.ended(taken)
-        asked: set[int] = set()
+        wishes: dict[int, Wish] = {}
         for state in self.workers.values():
-            wanted = [job_id for job_id in ids if job_id in state.held]
-            if wanted:
-                asked.update(wanted)
-                self._actions.append(TakeBack(state.id, 0, wanted))
-        return taken, asked
-
-    def claimed(self, ids: Iterable[int]) -> set[int]:
-        """Those of `ids` that are claimed: here, or with a worker."""
-        here = {held.job.id for queue in (*self.ready.values(), self.suspects) for held in queue}
-        return {job_id for job_id in ids if job_id in here or any(job_id in w.held for w in self.workers.values())}
+            news = []
+            for job_id in state.held.keys() & ids:
+                wishes[job_id], is_new = self.wishes.make(job_id, wish)
+                if is_new:
+                    news.append(job_id)
+            if news:
+                self._actions.append(StopJobs(state.id, news))
+        return taken, wishes
 
     def worker_doomed(self, worker: int) -> None:
         """A worker is about to be killed: it gets nothing more."""
@@ -225,7 +222,7 @@ class Dispatch:
     def stop(self) -> None:
         """Claim nothing more, give back what has not begun, let workers finish what runs."""
         self.stopping = True
-        for queue in (*self.ready.values(), self.suspects):
+        for queue in self._waiting():
             while queue:
                 self.ledger.released(queue.popleft())
         for worker in list(self.workers):
@@ -295,14 +292,17 @@ class Dispatch:
     def idle(self) -> bool:
         """Whether nothing is claimed and nothing waits for a commit."""
         held = any(state.held for state in self.workers.values())
-        waiting = self.suspects or any(self.ready.values())
-        return not (held or waiting or self.ledger.entries or self._batches)
+        return not (held or any(self._waiting()) or self.ledger.entries or self._batches)
 
     # --- rules
 
     def _due(self, at: int) -> None:
         if self.next_due is None or at < self.next_due:
             self.next_due = at
+
+    def _waiting(self) -> tuple[deque[Held], ...]:
+        """What is claimed and that no worker has."""
+        return (*self.ready.values(), self.isolation.suspects)
 
     def _drop(self, state: WorkerState, job_id: int) -> Held | None:
         held = state.held.pop(job_id, None)
@@ -319,31 +319,18 @@ class Dispatch:
 
     def _sort_anew(self) -> None:
         """What is claimed and waits here goes where it belongs by now."""
-        waiting = [held for queue in (*self.ready.values(), self.suspects) for held in queue]
-        for queue in (*self.ready.values(), self.suspects):
+        waiting = [held for queue in self._waiting() for held in queue]
+        for queue in self._waiting():
             queue.clear()
         for held in waiting:
             self._place(held)
 
-    def _dependency_failed(self, held: Held, failure: Failed, name: str, now: int, worker: int) -> None:
-        """A call to a dependency failed, or was refused: no attempt is used while that is not the job's own fault."""
-        if not self.gate.is_closed(name):
-            self.ledger.parked(held, BREAKER_REASON + name)
-        elif failure.refused:
-            self.ledger.postponed(held, failure, now, worker)
-        elif times := self._doubts.give(held.job.id, self._grace(failure, name)):
-            self.ledger.postponed(held, failure, now, worker, times)
+    def _given_back(self, held: Held) -> None:
+        """A worker had it, and has not begun it."""
+        if self.judge.unbegun(held):
+            self.gate.ended((held.job.id,))
         else:
-            self.ledger.failed(held, failure, now, worker)
-
-    def _grace(self, failure: Failed, name: str) -> int:
-        """How often such a failure costs nothing."""
-        return TROUBLES if failure.busy or self.gate.in_trouble(name) else DOUBTS
-
-    def _park_kind(self, held: Held) -> None:
-        self.ledger.parked(held, f"kind:{held.job.kind}")
-        self.gate.ended((held.job.id,))
-        self.kinds_parked.add(held.job.kind)
+            self._place(held)
 
     def _place(self, held: Held) -> None:
         """A claimed job that no worker has: to where it can go on from."""
@@ -352,17 +339,13 @@ class Dispatch:
         if self.stopping:
             self.ledger.released(held)
         elif spec is None:
-            self._park_kind(held)
+            self.judge.park_kind(held)
         elif spec.needs and (reason := self.gate.parks(spec.needs, job.id)) is not None:
             self.ledger.parked(held, reason)
-        elif 0 < job.interruptions == job.max_interruptions - 1:
-            # Its last life: alone, so that it cannot take neighbours along, and cannot be blamed for theirs.
-            if len(self.suspects) < SUSPECTS:
-                self.suspects.append(held)
-            else:
+        elif is_suspect(held):
+            if not self.isolation.take(held):
                 self.ledger.parked(held, SUSPECT_REASON)
                 self.gate.ended((job.id,))
-                self.suspects_parked = True
         else:
             estimate_ns = self._run_times.estimate_ns(job.kind)
             self.ready[spec.lane].append(held._replace(estimate_ns=estimate_ns, lane=spec.lane))
@@ -412,8 +395,10 @@ class Dispatch:
         return released
 
     def _fill_workers(self) -> None:
-        if self.suspects:
-            self._isolate_suspects()
+        if self.isolation.suspects:
+            action = self.isolation.next_action(self.workers.values(), self.stopping)
+            if action is not None:
+                self._actions.append(action)
         else:
             self._end_isolation()
         for lane, ready in self.ready.items():
@@ -429,20 +414,6 @@ class Dispatch:
             batch = take_batch(state, lane, ready, share, self.limits)
             if batch:
                 self._actions.append(Send(state.id, batch))
-
-    def _isolate_suspects(self) -> None:
-        """Suspects get a worker of their own, which is there only as long as there are any."""
-        isolated = next((state for state in self.workers.values() if state.isolated and not state.draining), None)
-        if isolated is None:
-            if not self._isolation_asked and not self.stopping:
-                self._isolation_asked = True
-                self._actions.append(ForkIsolated())
-        elif isolated.ready and not isolated.held:
-            held = self.suspects.popleft()
-            load = isolated.lanes[held.lane]
-            load.count, load.backlog_ns = 1, held.estimate_ns
-            isolated.held[held.job.id] = held
-            self._actions.append(Send(isolated.id, [held.job]))
 
     def _end_isolation(self) -> None:
         for state in list(self.workers.values()):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from perdure.daemon.explain import Facts
 from perdure.daemon.job_facts import job_facts
 from perdure.daemon.status import daemon_status
+from perdure.daemon.wishes import Wish
 from perdure.errors import DaemonStopping
 from perdure.log import get_logger
 from perdure.store.models import NewBatch
 from perdure.wire.control import Status
-from perdure.wire.data import BreakerInfo, Enqueued, JobView, KindSpec
+from perdure.wire.data import BreakerInfo, Enqueued, ErrorData, JobView, KindSpec, Verdict
 
 if TYPE_CHECKING:
     from perdure.daemon.supervisor import Supervisor
@@ -22,8 +24,8 @@ log = get_logger()
 
 #: Jobs parked for a kind that has come back are released so many at a time.
 UNPARK_BATCH = 5_000
-#: How long `cancel` waits for a worker to give back what it has not begun, in seconds.
-TAKE_BACK_SECONDS = 1.0
+#: What a cancelled job may take on top of the grace until its end is decided: its worker is asked for stacks, killed.
+DECIDED_SECONDS = 10.0
 
 
 class DaemonEngine:
@@ -31,8 +33,6 @@ class DaemonEngine:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        #: Jobs sent ahead whose producers want them back; set True when a worker has given one back.
-        self.being_cancelled: dict[int, asyncio.Future[bool]] = {}
         self._reloading: asyncio.Task[list[KindSpec]] | None = None
 
     def place(self, batch: NewBatch) -> asyncio.Future[list[Enqueued]]:
@@ -97,50 +97,29 @@ class DaemonEngine:
 
     # --- cancelling
 
-    async def cancel_claimed(self, ids: Collection[int]) -> Collection[int]:
-        """Cancel claimed jobs that have not begun: those here at once, those sent ahead if they are given back."""
+    async def cancel_claimed(self, ids: Collection[int], who: str) -> dict[int, Verdict]:
+        """Cancel claimed jobs, also those that workers execute; what became of each, once that is on disk."""
         supervisor = self._supervisor
-        taken, asked = supervisor.core.cancel(set(ids) - self._begun())
-        loop = asyncio.get_running_loop()
-        futures = {job_id: self.being_cancelled.setdefault(job_id, loop.create_future()) for job_id in asked}
+        clock, waiters, store = supervisor.clock, supervisor.waiters, supervisor.store
+        taken, wishes = supervisor.core.cancel(set(ids), Wish(who, clock.now_ms(), clock.monotonic_ns()))
         supervisor.act()
         supervisor.pulse.set()
-        if futures:
-            await asyncio.wait(futures.values(), timeout=TAKE_BACK_SECONDS)
-            taken |= {job_id for job_id, future in futures.items() if future.done() and future.result()}
-            for job_id in futures:
-                self._settle(job_id, False)
-        # Those taken first may be on disk by now: looked up, not only waited for.
-        await supervisor.waiters.wait_ended(list(taken), supervisor.store)
-        return taken
+        patience = supervisor.settings.workers.cancel_grace_ms / 1000 + DECIDED_SECONDS
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await waiters.wait_ended(list(wishes), store)
+        # What is decided may still wait for the disk; and those taken at once may be on it by now.
+        decided = [job_id for job_id, wish in wishes.items() if wish.outcome is not None]
+        await waiters.wait_ended([*taken, *decided], store)
+        return {job_id: Verdict(job_id) for job_id in taken} | {
+            job_id: Verdict(job_id, _why_not(job_id, wish, patience)) for job_id, wish in wishes.items()
+        }
 
     async def in_transit(self, ids: Collection[int]) -> Collection[int]:
-        """Those that no worker executes, once all that was under way is on disk."""
-        left = set(ids) - self._begun()
-        if left:
-            await self._supervisor.committer.settled(lambda: self._supervisor.core.ledger.entries > 0)
-        return left
-
-    def _begun(self) -> set[int]:
-        return {slot.job_id for link in self._supervisor.fleet.links.values() for slot in link.page.executing()}
-
-    def given_back(self, ids: Iterable[int]) -> None:
-        """A worker gave these back: those that were asked for are the producer's again."""
-        if self.being_cancelled:
-            for job_id in ids:
-                self._settle(job_id, True)
-
-    def forget_ended(self) -> None:
-        """Jobs that ended before they could be taken back will not come."""
-        if self.being_cancelled:
-            there = self._supervisor.core.claimed(self.being_cancelled)
-            for job_id in self.being_cancelled.keys() - there:
-                self._settle(job_id, False)
-
-    def _settle(self, job_id: int, given_back: bool) -> None:
-        future = self.being_cancelled.pop(job_id, None)
-        if future is not None and not future.done():
-            future.set_result(given_back)
+        """All of them, once what was under way is on disk; none if nothing was."""
+        ledger = self._supervisor.core.ledger
+        moved = await self._supervisor.committer.settled(lambda: ledger.entries > 0)
+        return ids if moved else ()
 
     # --- handlers
 
@@ -209,3 +188,13 @@ class DaemonEngine:
             self.queues_filled(names)
             if count:
                 log.info("jobs.unparked", count=count, queues=names)
+
+
+def _why_not(job_id: int, wish: Wish, patience: float) -> ErrorData | None:
+    """Why a job that was to be stopped is not cancelled; None: it is."""
+    if wish.outcome == "cancelled":
+        return None
+    if wish.outcome == "completed":
+        return ErrorData("WrongState", f"job {job_id} completed before it could be stopped", False)
+    text = f"job {job_id} was told to stop, and has not ended within {patience:g} s; it is cancelled as soon as it does"
+    return ErrorData("CallTimeout", f"{text}. `perdure explain {job_id}` says where it is", True)

@@ -39,7 +39,7 @@ async def job_facts(supervisor: Supervisor, job: JobView) -> Facts:
 def _place(supervisor: Supervisor, job_id: int) -> Place | None:
     """Where a claimed job is; None: it is not claimed."""
     core = supervisor.core
-    if any(held.job.id == job_id for held in core.suspects):
+    if any(held.job.id == job_id for held in core.isolation.suspects):
         return Place(alone=True)
     if any(held.job.id == job_id for queue in core.ready.values() for held in queue):
         return Place()

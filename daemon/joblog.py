@@ -1,17 +1,21 @@
-"""Where the output of jobs is, and reading it. Workers write it (daemon/worker/output.py)."""
+"""Where the output of jobs is, and reading it. Workers write it (daemon/worker/output.py and teller.py)."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from perdure.wire.control import LogPiece
+from perdure.wire.streams import Emitted, LogText
 
 #: Jobs whose logs share a folder, so that none grows to millions of files.
 JOBS_PER_FOLDER = 10_000
-#: Most bytes of a log in one answer.
+#: Most bytes of a log in one answer, and in one LogText.
 PIECE_BYTES = 64 * 1024
+#: Of a log, and of emitted values, so much is told to somebody who comes late: the end of it.
+STORY_BYTES = 256 * 1024
 
 
 def log_path(logs_dir: Path, job_id: int) -> Path:
@@ -19,10 +23,20 @@ def log_path(logs_dir: Path, job_id: int) -> Path:
     return logs_dir / str(job_id // JOBS_PER_FOLDER) / f"{job_id}.log"
 
 
+def values_path(logs_dir: Path, job_id: int) -> Path:
+    """The file of the values that a job has emitted, rotated like its log. A line is `[number,value]`, as JSON."""
+    return logs_dir / str(job_id // JOBS_PER_FOLDER) / f"{job_id}.values"
+
+
+def rotated_path(path: Path) -> Path:
+    """Where the older half of such a file is, if it has grown that large."""
+    return path.with_name(path.name + ".1")
+
+
 def read_piece(logs_dir: Path, job_id: int, offset: int, finished: bool) -> LogPiece:
     """Up to PIECE_BYTES of a job's output from `offset` (bytes over the rotated and the present file together)."""
     path = log_path(logs_dir, job_id)
-    older = _read(path.with_name(path.name + ".1"))
+    older = _read(rotated_path(path))
     data = older + _read(path)
     offset = max(0, min(offset, len(data)))
     piece = data[offset : offset + PIECE_BYTES]
@@ -32,14 +46,83 @@ def read_piece(logs_dir: Path, job_id: int, offset: int, finished: bool) -> LogP
     return LogPiece(offset, offset + len(piece), piece.decode("utf-8", "replace"), finished and not more)
 
 
+# --- the story so far
+
+
+def read_story(logs_dir: Path, job_id: int, unended: int = 0) -> list[LogText | Emitted]:
+    """What a subscriber that comes late is told: the end of the log, and of the emitted values.
+
+    The last `unended` bytes of the log are left out: a line that has not ended and will be told when it has.
+    """
+    log = read_tail(log_path(logs_dir, job_id))
+    story: list[LogText | Emitted] = [log_text(job_id, piece, True) for piece in cut(log[: len(log) - unended])]
+    for line in read_tail(values_path(logs_dir, job_id)).splitlines():
+        number, comma, value = line.decode("utf-8", "replace").rpartition("]")[0].removeprefix("[").partition(",")
+        if comma and number.isdigit():
+            story.append(Emitted(job_id, value, int(number), True))
+    return story
+
+
+def log_text(job_id: int, data: bytes, earlier: bool = False) -> LogText:
+    """A piece of a log, as it is told."""
+    return LogText(job_id, data.decode("utf-8", "replace"), count_lines(data), earlier)
+
+
+def count_lines(data: bytes) -> int:
+    """How many lines this is; one that has no end is one, too."""
+    return data.count(b"\n") + (data[-1:] not in (b"\n", b""))
+
+
+def cut(data: bytes, most_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
+    """Pieces of up to `most_bytes`, each of whole lines as far as lines are not longer than that."""
+    start = 0
+    while len(data) - start > most_bytes:
+        end = data.rfind(b"\n", start, start + most_bytes) + 1 or _character_end(data, start + most_bytes)
+        yield data[start:end]
+        start = end
+    if start < len(data):
+        yield data[start:]
+
+
+def _character_end(data: bytes, end: int) -> int:
+    """A place near `end` that is not within a character of UTF-8."""
+    for back in range(4):
+        if data[end - back] & 0xC0 != 0x80:
+            return end - back
+    return end
+
+
+def read_tail(path: Path, most_bytes: int = STORY_BYTES) -> bytes:
+    """The last lines of the rotated and the present file together, up to `most_bytes`; empty if there is none."""
+    data, whole = _read_end(path, most_bytes)
+    if whole and len(data) < most_bytes:
+        older, whole = _read_end(rotated_path(path), most_bytes - len(data))
+        data = older + data
+    return data if whole else data[data.find(b"\n") + 1 :]
+
+
+def _read_end(path: Path, most_bytes: int) -> tuple[bytes, bool]:
+    """The end of a file, and whether that is all of it."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - most_bytes))
+            return file.read(most_bytes), size <= most_bytes
+    except FileNotFoundError:
+        return b"", True
+
+
+# --- the end
+
+
 def remove_logs(logs_dir: Path, ids: Iterable[int]) -> None:
-    """Delete the output of jobs that were pruned."""
+    """Delete the output and the emitted values of jobs that were pruned."""
     for job_id in ids:
-        path = log_path(logs_dir, job_id)
-        for name in (path, path.with_name(path.name + ".1")):
-            # A log that cannot be removed must not keep the queue from being pruned.
-            with contextlib.suppress(OSError):
-                name.unlink()
+        for path in (log_path(logs_dir, job_id), values_path(logs_dir, job_id)):
+            for name in (path, rotated_path(path)):
+                # A log that cannot be removed must not keep the queue from being pruned.
+                with contextlib.suppress(OSError):
+                    name.unlink()
 
 
 def _read(path: Path) -> bytes:

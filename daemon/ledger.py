@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from perdure.fingerprint import fingerprint
-from perdure.store.models import Buried, ClaimedJob, Interrupted, Parked, Postponed, Released, Retried, Turn
+from perdure.store.models import Buried, ClaimedJob, Interrupted, Parked, Postponed, Released, Retried, Stopped, Turn
 from perdure.wire.data import ErrorData, Lane
 from perdure.wire.work import Failed
 
@@ -80,6 +80,11 @@ class Ledger:
         self.turn.results.append((held.job.id, held.lease, result_json))
         self.entries += 1
 
+    def spooled(self, held: Held, blob_json: str) -> None:
+        """The handler's result lies in the spool."""
+        self.turn.spooled.append((held.job.id, held.lease, blob_json))
+        self.entries += 1
+
     def released(self, held: Held) -> None:
         """Given back without a charge."""
         self.turn.released.append(Released(held.job.id, held.lease))
@@ -88,6 +93,15 @@ class Ledger:
     def cancelled(self, held: Held) -> None:
         """Taken back by its producer before it began."""
         self.turn.cancelled.append(Released(held.job.id, held.lease))
+        self.entries += 1
+
+    def stopped(self, held: Held, error: ErrorData, now: int, worker: int, death: Death | None = None) -> None:
+        """Cancelled while it executed. `death`: its worker ended before it did."""
+        stacks, exit = (death.stacks, death.exit) if death is not None else (None, None)
+        entry = AttemptError(
+            held.job.attempt, now, error.type, error.message, None, error.traceback, error.cause, worker, stacks, exit
+        )
+        self.turn.stopped.append(Stopped(held.job.id, held.lease, msgspec.json.encode(entry).decode()))
         self.entries += 1
 
     def parked(self, held: Held, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -16,8 +17,11 @@ from perdure.daemon.service import Service
 from perdure.errors import DaemonUnreachable
 from perdure.store.contract import Store
 from perdure.store.models import NewBatch, SavedBreaker, Turn
-from perdure.wire.control import Status
-from perdure.wire.data import BreakerEvent, BreakerInfo, Enqueued, JobView, KindSpec
+from perdure.wire.control import Status, Subscribe, Subscribed
+from perdure.wire.data import BreakerEvent, BreakerInfo, Enqueued, JobView, KindSpec, Verdict
+from perdure.wire.envelope import WithDescriptors
+from perdure.wire.packet import close_all
+from perdure.wire.peer import Peer
 
 _NO_DAEMON = "no daemon is running here, so no job will end. Start it with `perdure run`"
 
@@ -52,9 +56,20 @@ class LocalEngine:
     def jobs_ended(self, ids: Iterable[int]) -> None:
         """Nobody can be waiting."""
 
-    async def cancel_claimed(self, ids: Collection[int]) -> Collection[int]:
-        """Nothing is claimed by anyone alive."""
-        return ()
+    def jobs_revived(self, ids: Iterable[int]) -> None:
+        """Nobody can be listening."""
+
+    async def follow(self, request: Subscribe, peer: Peer | None) -> Subscribed:
+        """Nothing will happen."""
+        raise DaemonUnreachable("no daemon is running here, so there is nothing to follow. Start it with `perdure run`")
+
+    def unfollow(self, subscription: int, peer: Peer | None) -> None:
+        """There are no subscriptions."""
+
+    async def cancel_claimed(self, ids: Collection[int], who: str) -> dict[int, Verdict]:
+        """Nobody alive executes anything: what a killed daemon has left as running is cancelled like the others."""
+        verdicts = await self._store.cancel(list(ids), self._clock.now_ms(), abandoned=True)
+        return {verdict.id: verdict for verdict in verdicts}
 
     async def in_transit(self, ids: Collection[int]) -> Collection[int]:
         """Nothing moves."""
@@ -156,17 +171,45 @@ class LocalQueue:
         self._store = store
         self._service = service
 
-    def request(self, request: Any) -> Any:
-        """The answer, as the daemon would give it. Raises perdure.errors."""
-        return self._runner.run(self._answer(request))
+    def request(self, request: Any, fds: Sequence[int] = ()) -> Any:
+        """The answer, as the daemon would give it. Copies of `fds` go with the request. Raises perdure.errors."""
+        answer, received = self.request_with_fds(request, fds)
+        close_all(received)
+        return answer
 
-    async def _answer(self, request: Any) -> Any:
-        return await self._service.handle(request)
+    def request_with_fds(self, request: Any, fds: Sequence[int] = ()) -> tuple[Any, list[int]]:
+        """The answer, and the descriptors that come with it, which the caller closes."""
+        answer = self._runner.run(self._answer(request, fds))
+        if isinstance(answer, WithDescriptors):
+            return answer.body, list(answer.fds)
+        return answer, []
+
+    async def _answer(self, request: Any, fds: Sequence[int]) -> Any:
+        if fds:
+            self._service.clients = _Sender(fds)
+        return await self._service.handle(request, Peer(os.getpid(), os.geteuid(), os.getegid()) if fds else None)
 
     def close(self) -> None:
         """Close the store."""
         with contextlib.closing(self._runner):
+            self._service.spool.close()
             self._runner.run(self._store.close())
+
+
+class _Sender:
+    """The one client of a queue without a daemon: this process."""
+
+    def __init__(self, fds: Sequence[int]) -> None:
+        self._fds = [os.dup(fd) for fd in fds]
+
+    def send(self, peer: Peer, message: object) -> bool:
+        """It does not listen."""
+        return False
+
+    def take_fds(self, peer: Peer) -> list[int]:
+        """Copies of what it has sent."""
+        fds, self._fds = self._fds, []
+        return fds
 
 
 def open_local(settings: Settings) -> LocalQueue:

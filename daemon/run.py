@@ -63,6 +63,7 @@ async def _serve(settings: Settings, notifier: Notifier, sockets: list[int]) -> 
             boot_id = _boot_id()
             info = await store.begin_run(os.getpid(), boot_id, clock.now_ms())
             await _recover(supervisor, info)
+            await supervisor.service.spool.sweep(store)
             supervisor.service.kinds_loaded(await store.kinds())
             await supervisor.prepare(info, boot_id)
             async with ControlSocket(settings, supervisor, sockets):

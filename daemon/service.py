@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -11,8 +11,11 @@ import msgspec
 from perdure.clock import Clock
 from perdure.config.settings import Settings
 from perdure.daemon.explain import MOST_AHEAD, Facts, explain_dead, explain_job
+from perdure.daemon.files import FileIntake, brings_files
 from perdure.daemon.joblog import read_piece
 from perdure.daemon.manual import check_by_hand
+from perdure.daemon.results import result_of
+from perdure.daemon.spool import Spool
 from perdure.errors import InvalidOption, NotFound
 from perdure.store.contract import Store
 from perdure.store.intake import Intake, check_queue_name, intake_defaults
@@ -30,6 +33,7 @@ from perdure.wire.data import (
     Verdict,
 )
 from perdure.wire.faults import to_data
+from perdure.wire.peer import Peer
 
 #: Requests that change the store and then tell the engine.
 CHANGES = frozenset(
@@ -47,7 +51,19 @@ CHANGES = frozenset(
 #: A batch is checked in slices of this many jobs (about 2 ms), so that others get a turn in between.
 INTAKE_SLICE = 500
 #: A job that is on its way between worker and store is looked for again.
-CANCEL_TRIES = 3
+CANCEL_TRIES = 5
+
+
+class Clients(Protocol):
+    """Those who ask over the control socket: what a verb can have of them besides their request (wire.server.Server)."""
+
+    def send(self, peer: Peer, message: object) -> bool:
+        """Tell one of them something; False: it is gone."""
+        ...
+
+    def take_fds(self, peer: Peer) -> list[int]:
+        """The descriptors that came with its request, now the caller's; only before the verb first waits."""
+        ...
 
 
 class Engine(Protocol):
@@ -66,15 +82,27 @@ class Engine(Protocol):
         ...
 
     def jobs_ended(self, ids: Iterable[int]) -> None:
-        """These jobs ended without a turn."""
+        """These jobs were cancelled, without a turn."""
         ...
 
-    async def cancel_claimed(self, ids: Collection[int]) -> Collection[int]:
-        """Cancel claimed jobs that have not begun; the ids that were."""
+    def jobs_revived(self, ids: Iterable[int]) -> None:
+        """These jobs are available again, by request."""
+        ...
+
+    def follow(self, request: control.Subscribe, peer: Peer | None) -> Awaitable[control.Subscribed]:
+        """Tell a client of jobs from now on. Raises NotFound, InvalidOption."""
+        ...
+
+    def unfollow(self, subscription: int, peer: Peer | None) -> None:
+        """Tell it no more. One that has ended is no mistake."""
+        ...
+
+    async def cancel_claimed(self, ids: Collection[int], who: str) -> Mapping[int, Verdict]:
+        """Cancel claimed jobs, and tell those that run to end: what became of each, when that is decided."""
         ...
 
     async def in_transit(self, ids: Collection[int]) -> Collection[int]:
-        """Those of `ids` that nobody executes, but that were on their way; returns once they have arrived."""
+        """Those of `ids` that may have been on their way between worker and store; returns once they have arrived."""
         ...
 
     async def wait(self, ids: Sequence[int]) -> None:
@@ -116,15 +144,19 @@ class Service:
         self._engine = engine
         self._defaults = intake_defaults(settings)
         self.intake = Intake([], self._defaults)
+        self.spool = Spool(settings.paths.spool_dir, settings.limits.blob_bytes)
+        self._files = FileIntake(self.spool, self.enqueue, self._check)
+        #: Set while the control socket is open.
+        self.clients: Clients | None = None
         self._changes: set[asyncio.Future[Any]] = set()
         self._verbs: dict[type, Callable[[Any], Awaitable[Any]]] = {
-            control.Enqueue: self.enqueue,
             control.GetJob: self._get,
             control.ListJobs: self._list,
             control.WaitJobs: self._wait,
             control.CancelJobs: self._cancel,
             control.RetryJobs: self._retry,
             control.ReadLog: self._read_log,
+            control.GetResult: lambda request: result_of(self._store, self.spool, request.id),
             control.ListDead: self._list_dead,
             control.GetDead: self._get_dead,
             control.ReplayDead: self._replay,
@@ -139,20 +171,28 @@ class Service:
             control.Explain: self._explain,
             control.GetStatus: lambda _: self._engine.status(),
             control.Reload: lambda _: self._engine.reload(),
+            control.Ping: _pong,
+        }
+        #: Verbs that need to know who asks; None is a command that works on the file.
+        self._personal_verbs: dict[type, Callable[[Any, Peer | None], Awaitable[Any]]] = {
+            control.Enqueue: self._enqueue_from,
+            control.Subscribe: self._engine.follow,
+            control.Unsubscribe: self._unsubscribe,
         }
 
     def kinds_loaded(self, kinds: Sequence[KindSpec]) -> None:
         """Check arguments against these from now on."""
         self.intake = Intake(kinds, self._defaults)
 
-    def handle(self, request: Any) -> Awaitable[Any]:
-        """The answer to a request, to be awaited. Raises InvalidOption."""
+    def handle(self, request: Any, peer: Peer | None = None) -> Awaitable[Any]:
+        """The answer to a request of `peer`, to be awaited. Raises InvalidOption."""
         ids = getattr(request, "ids", ())
         if len(ids) > self._settings.limits.batch:
             raise InvalidOption(
                 f"{len(ids)} ids in one request; the most is {self._settings.limits.batch} (limits.batch)"
             )
-        answer = self._verbs[type(request)](request)
+        verb = self._verbs.get(type(request))
+        answer = verb(request) if verb is not None else self._personal_verbs[type(request)](request, peer)
         if type(request) not in CHANGES:
             return answer
         # A client that goes away must not come between the change on disk and what the engine is told of it.
@@ -165,6 +205,15 @@ class Service:
         self._changes.discard(change)
         if not change.cancelled():
             change.exception()  # the client that asked has it, or is gone
+
+    def _enqueue_from(self, request: control.Enqueue, peer: Peer | None) -> Awaitable[list[Enqueued]]:
+        fds = [] if peer is None or self.clients is None else self.clients.take_fds(peer)
+        return self._files.take(request, fds) if fds or brings_files(request.jobs) else self.enqueue(request)
+
+    def _check(self, request: control.Enqueue) -> None:
+        """Refuse at once what `enqueue` would refuse after large files have been copied."""
+        if len(request.jobs) <= INTAKE_SLICE:
+            self.intake.resolve_many(request.jobs, self._clock.now_ms())
 
     def enqueue(self, request: control.Enqueue) -> Awaitable[list[Enqueued]]:
         """Check every job, then commit all or none."""
@@ -214,9 +263,9 @@ class Service:
         verdicts: dict[int, Verdict] = {}
         left: Collection[int] = request.ids
         for _ in range(CANCEL_TRIES):
-            taken = await self._engine.cancel_claimed(left)
-            verdicts |= {job_id: Verdict(job_id) for job_id in taken}
-            rest = [job_id for job_id in left if job_id not in taken]
+            decided = await self._engine.cancel_claimed(left, request.who)
+            verdicts |= decided
+            rest = [job_id for job_id in left if job_id not in decided]
             found = await self._store.cancel(rest, self._clock.now_ms())
             verdicts |= {verdict.id: verdict for verdict in found}
             self._engine.jobs_ended(verdict.id for verdict in found if verdict.error is None)
@@ -226,7 +275,10 @@ class Service:
         return [verdicts[job_id] for job_id in request.ids]
 
     async def _retry(self, request: control.RetryJobs) -> list[Verdict]:
+        results = await self._store.result_files(request.ids)
         verdicts, filled = await self._store.retry(request.ids, self._clock.now_ms())
+        await self.spool.remove(await self._store.unneeded_files(results))
+        self._engine.jobs_revived(verdict.id for verdict in verdicts if verdict.error is None)
         self._engine.queues_filled(filled)
         return verdicts
 
@@ -251,6 +303,7 @@ class Service:
         refused = await self._unfit(request) if request.set_args is not None else {}
         ids = [job_id for job_id in request.ids if job_id not in refused]
         verdicts, filled = await self._store.replay(ids, request.set_args, request.who, self._clock.now_ms())
+        self._engine.jobs_revived(verdict.id for verdict in verdicts if verdict.error is None)
         self._engine.queues_filled(filled)
         by_id = {verdict.id: verdict for verdict in verdicts} | refused
         return [by_id[job_id] for job_id in request.ids]
@@ -308,8 +361,18 @@ class Service:
         facts = await self._engine.facts(job)
         return explain_job(job, facts, ahead=ahead, paused=paused, now=self._clock.now_ms())
 
+    async def _unsubscribe(self, request: control.Unsubscribe, peer: Peer | None) -> None:
+        self._engine.unfollow(request.subscription, peer)
+
     async def _kinds(self, request: control.ListKinds) -> list[KindSpec]:
         return await self._store.kinds()
+
+
+def _pong(_request: control.Ping) -> asyncio.Future[None]:
+    """At once, and without a task: it is what a round trip is measured with."""
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    answer.set_result(None)
+    return answer
 
 
 def _no_job(job_id: int) -> NotFound:

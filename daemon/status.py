@@ -28,6 +28,7 @@ async def daemon_status(supervisor: Supervisor) -> Status:
     uptime = (supervisor.clock.monotonic_ns() - supervisor.started_ns) / 1e9
     free = shutil.disk_usage(settings.paths.db.parent).free
     cpu = process.cpu_times()
+    longest, p999 = supervisor.lag.figures()
     return Status(
         version=perdure.__version__,
         pid=os.getpid(),
@@ -42,7 +43,8 @@ async def daemon_status(supervisor: Supervisor) -> Status:
         queues_paused=sorted(supervisor.core.queues.paused),
         jobs_done=supervisor.jobs_done,
         jobs_per_second=round(supervisor.jobs_done / uptime, 1) if uptime else 0.0,
-        loop_lag_ms_max=supervisor.lag.max_ms,
+        loop_lag_ms_max=longest,
+        loop_lag_ms_p999=p999,
         rss_bytes=process.memory_info().rss,
         cpu_seconds=round(cpu.user + cpu.system, 3),
         disk_free_bytes=free,
@@ -60,8 +62,9 @@ def _worker(supervisor: Supervisor, link: WorkerLink) -> WorkerView:
         rss = psutil.Process(link.pid).memory_info().rss if link.pid else 0
     name = "starting" if state is None or not state.ready else "draining" if state.draining else "ready"
     uptime = (supervisor.clock.monotonic_ns() - link.started_ns) / 1e9
+    waiting = max(0, held - len(executing))
     return WorkerView(
-        link.id, link.pid, name, executing, max(0, held - len(executing)), rss, link.jobs_done, round(uptime, 3)
+        link.id, link.pid, name, executing, waiting, rss, link.jobs_done, round(uptime, 3), *link.page.lag
     )
 
 

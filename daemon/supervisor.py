@@ -6,12 +6,13 @@ import asyncio
 import collections
 import random
 import signal
+from collections.abc import Collection
 from typing import Any
 
 from perdure.backoff import full_jitter_ms
 from perdure.clock import Clock
 from perdure.config.settings import Settings
-from perdure.daemon.actions import DrainWorker, ForkIsolated, Send, TakeBack
+from perdure.daemon.actions import DrainWorker, ForkIsolated, Send, StopJobs, TakeBack
 from perdure.daemon.breakers import Breakers
 from perdure.daemon.commit import Committer
 from perdure.daemon.dispatch import Dispatch
@@ -20,6 +21,7 @@ from perdure.daemon.engine import DaemonEngine
 from perdure.daemon.fleet import Fleet
 from perdure.daemon.housekeeping import Housekeeping
 from perdure.daemon.lag import LagMeter
+from perdure.daemon.lag_log import log_blocked
 from perdure.daemon.reaper import Exit
 from perdure.daemon.service import Service
 from perdure.daemon.systemd import Notifier
@@ -31,7 +33,7 @@ from perdure.store.contract import Store
 from perdure.store.models import RunInfo
 from perdure.wire.data import KindSpec
 from perdure.wire.work import Breakers as BreakersMessage
-from perdure.wire.work import Done, Hello, Observed, Recall, Returned
+from perdure.wire.work import Done, Hello, LoopBlocked, Observed, Recall, Returned, Stop
 
 log = get_logger()
 
@@ -56,7 +58,7 @@ class Supervisor:
         self.started_ns = clock.monotonic_ns()
         self.jobs_done = 0
         self.waiters = Waiters()
-        self.lag = LagMeter(asyncio.get_running_loop())
+        self.lag = LagMeter(asyncio.get_running_loop(), log_blocked)
         self.engine = DaemonEngine(self)
         self.service = Service(store, settings, clock, self.engine)
         self.breakers: Breakers
@@ -70,12 +72,16 @@ class Supervisor:
 
     async def supervise(self) -> None:
         """The main loop: gather what waits, commit it, act on what it allows; sleep until something happens."""
+        self.lag.start()
         while not self.finished():
             self.pulse.clear()
             self.handle_signals()
             turn = self.core.next_turn(self.clock.now_ms())
             if turn is not None:
-                self.core.committed(turn, await self.committer.commit(turn))
+                result = await self.committer.commit(turn)
+                self.core.committed(turn, result)
+                if turn.spooled:
+                    self._remove_files(self.service.spool.committed(turn, result))
             self.act()
             await self.housekeeping.run_due()
             if turn is None:
@@ -95,6 +101,8 @@ class Supervisor:
                     link.run(jobs)
                 case TakeBack(_, count, ids):
                     link.send(Recall(count, ids))
+                case StopJobs(_, ids):
+                    link.send(Stop(ids))
                 case DrainWorker(worker):
                     self.fleet.drain(worker)
 
@@ -207,6 +215,7 @@ class Supervisor:
         if self._drain_timer is not None:
             self._drain_timer.cancel()
         self.lag.close()
+        self.service.spool.close()
         if hasattr(self, "breakers"):
             self.breakers.close()
         if hasattr(self, "housekeeping"):
@@ -234,24 +243,27 @@ class Supervisor:
 
     def worker_said(self, link: WorkerLink, message: Any) -> None:
         """A message of a worker."""
+        self.lag.busy()
         match message:
             case Done():
                 stale = self.core.done(link.id, message, self.clock.now_ms())
-                done = len(message.completed) + len(message.results)
+                done = len(message.completed) + len(message.results) + len(message.spooled)
+                if message.spooled:
+                    self._remove_files(self.service.spool.told(message.spooled, stale))
                 link.jobs_done += done
                 self.jobs_done += done
                 if stale:
                     log.warning("outcome.refused", worker=link.id, jobs=stale, reason="the worker does not hold them")
             case Returned(ids):
-                self.core.returned(link.id, ids, self.engine.being_cancelled)
-                self.engine.given_back(ids)
+                self.core.returned(link.id, ids)
             case Observed():
                 self.breakers.observed(link.id, message)
             case Hello():
                 # Before any job: what is away for all is away for the new one.
                 link.send(BreakersMessage(self.breakers.states(link.id)))
                 self.core.worker_ready(link.id)
-        self.engine.forget_ended()
+            case LoopBlocked():
+                log_blocked(message, worker=link.id)
         self.act()
         self.pulse.set()
 
@@ -259,6 +271,7 @@ class Supervisor:
         """A worker has ended: its jobs go on elsewhere, or are charged."""
         executing = {slot.job_id for slot in link.page.executing()}
         finished = set(link.page.finished_unsent())
+        unwanted = {job_id for job_id in link.doomed if job_id in self.core.wishes}
         charged = self.core.worker_died(
             link.id,
             link.death(executing),
@@ -269,11 +282,19 @@ class Supervisor:
             charge=not link.cut_short,
         )
         self.breakers.worker_gone(link.id)
+        self.task(self.service.spool.writer_died(link.pid))
         if charged:
             log.warning("jobs.interrupted", worker=link.id, jobs=charged, how=str(ended))
-        if link.doomed:
-            log.warning("jobs.timed_out", worker=link.id, jobs=sorted(link.doomed))
+        if unwanted:
+            log.warning("jobs.stopped_by_force", worker=link.id, jobs=sorted(unwanted))
+        if link.doomed - unwanted:
+            log.warning("jobs.timed_out", worker=link.id, jobs=sorted(link.doomed - unwanted))
         self.pulse.set()
+
+    def _remove_files(self, names: Collection[str]) -> None:
+        """Results that came too late."""
+        if names:
+            self.task(self.service.spool.remove(names))
 
     def task(self, work: Any) -> asyncio.Task[Any]:
         """Run something beside the main loop; it is cancelled at the end."""

@@ -41,9 +41,10 @@ class Waiters:
         if self._waiting:
             for ids in turn.completed.values():
                 self.ended(ids)
-            self.ended(entry[0] for entry in turn.results)
+            self.ended(entry[0] for entry in (*turn.results, *turn.spooled))
             self.ended(entry.id for entry in turn.buried)
             self.ended(entry.id for entry in turn.cancelled)
+            self.ended(entry.id for entry in turn.stopped)
 
     def ended(self, ids: Iterable[int]) -> None:
         """These jobs ended."""

@@ -66,7 +66,7 @@ class WorkerLink:
         self._exit: Exit | None = None
         self._dumped = asyncio.Event()
         self.ended = asyncio.Event()
-        self._channel: Channel[FromWorker] = Channel(self.ours, _FROM_WORKER, self._message, self._closed)
+        self._channel: Channel[FromWorker] = Channel(self.ours, _FROM_WORKER, self._message, self._closed, max_fds=1)
 
     @staticmethod
     def page_path(folder: Path, worker_id: int) -> Path:
@@ -100,6 +100,10 @@ class WorkerLink:
     def send(self, message: object) -> None:
         """Send any message to the worker."""
         self._channel.send(message)
+
+    def take_fds(self) -> list[int]:
+        """The descriptor that came with the message which `on_message` has right now, if any; the caller closes it."""
+        return self._channel.take_fds()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if it still lives."""

@@ -17,15 +17,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Ask(Generic[T]):
-    """A request whose answer is a T. `repeatable`: asking twice does no more than asking once."""
+    """A request whose answer is a T. `repeatable`: asking twice does no more than asking once. `fds` go with it."""
 
     request: control.Request
     repeatable: bool = False
+    fds: tuple[int, ...] = ()
 
 
-def enqueue(jobs: list[JobSpec], strict: bool) -> Ask[list[Enqueued]]:
+def enqueue(jobs: list[JobSpec], strict: bool, fds: Iterable[int] = ()) -> Ask[list[Enqueued]]:
     """Put jobs into the queue."""
-    return Ask(control.Enqueue(jobs, strict))
+    return Ask(control.Enqueue(jobs, strict), fds=tuple(fds))
+
+
+def result(job_id: int) -> Ask[control.ResultView]:
+    """Get a job's result; with a spooled one comes a descriptor."""
+    return Ask(control.GetResult(_id(job_id)), repeatable=True)
 
 
 def get(job_id: int) -> Ask[JobView | None]:

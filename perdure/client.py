@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, BinaryIO, Final, TypeAlias, TypeVar
 
 from perdure import asks
 from perdure.asks import Ask
@@ -13,6 +15,7 @@ from perdure.connections import LoopConnections, ThreadConnections
 from perdure.data_check import encode_args
 from perdure.errors import PerdureError
 from perdure.options import job_spec
+from perdure.payload import Payload, Source, prepare, result_file, result_value
 from perdure.wire import control
 from perdure.wire.data import DeadFilter, DeadView, Enqueued, JobFilter, JobSpec, JobView, KindSpec, QueueView, Verdict
 
@@ -60,21 +63,48 @@ class Client:
     # --- jobs
 
     async def enqueue(
-        self, kind: str, args: Mapping[str, Any] | None = None, *, strict: bool = False, **options: Any
+        self,
+        kind: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        strict: bool = False,
+        blob: Source | None = None,
+        spool: bool = False,
+        **options: Any,
     ) -> Enqueued:
         """Put one job into the queue; returns when it is on disk. `options` are those of JobOptions.
+
+        `blob` is the job's payload (`ctx.blob()`): bytes, which are copied into the spool, or the path of a file, which
+        must stay as it is until the job has ended. `spool=True`: that file is copied, too, and may go then.
 
         If the job's `unique` key is taken, the result names the job that has it and says `duplicate`; with `strict`
         that raises Duplicate. Raises NotData, InvalidArguments, InvalidOption. When the connection ends before the
         answer, ChannelClosed is raised and the job is never sent twice: whether it was taken is not known then.
         """
-        return (await self.enqueue_many([_spec(kind, args, options)], strict=strict))[0]
+        spec = _spec(kind, args, options)
+        with closing(await asyncio.to_thread(prepare, blob, spool) if blob is not None else prepare(blob, spool)) as file:
+            file.put_into(spec)
+            ask = asks.enqueue([spec], strict, file.fds)
+            placed: list[Enqueued] = await self._loops.ask(ask, self._patience(file))
+        return placed[0]
 
     def enqueue_sync(
-        self, kind: str, args: Mapping[str, Any] | None = None, *, strict: bool = False, **options: Any
+        self,
+        kind: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        strict: bool = False,
+        blob: Source | None = None,
+        spool: bool = False,
+        **options: Any,
     ) -> Enqueued:
         """`enqueue` for code without an event loop."""
-        return self.enqueue_many_sync([_spec(kind, args, options)], strict=strict)[0]
+        spec = _spec(kind, args, options)
+        with closing(prepare(blob, spool)) as file:
+            file.put_into(spec)
+            ask = asks.enqueue([spec], strict, file.fds)
+            placed: list[Enqueued] = self._threads.ask(ask, self._patience(file))
+        return placed[0]
 
     async def enqueue_many(self, jobs: Iterable[JobLike], *, strict: bool = False) -> _List[Enqueued]:
         """Put several jobs into the queue: all or none of them, up to the daemon's limits.batch (10,000).
@@ -129,6 +159,29 @@ class Client:
     def wait_sync(self, ids: Ids, timeout: float | None = None) -> _List[control.JobEnd]:
         """`wait` for code without an event loop."""
         return self._threads.ask(asks.wait(ids), timeout)  # type: ignore[no-any-return]
+
+    async def result(self, job_id: int) -> Any:
+        """What a completed job has returned: data, bytes, or None. Large bytes are better read from `result_file`.
+
+        Raises NotFound, WrongState (it has not completed).
+        """
+        view, fds = await self._loops.ask_with_fds(asks.result(job_id), self.timeout)
+        return await asyncio.to_thread(result_value, view, fds) if fds else result_value(view, fds)
+
+    def result_sync(self, job_id: int) -> Any:
+        """`result` for code without an event loop."""
+        return result_value(*self._threads.ask_with_fds(asks.result(job_id), self.timeout))
+
+    async def result_file(self, job_id: int) -> BinaryIO:
+        """The result of a completed job as a file, open for reading: the bytes, or the JSON text of data.
+
+        It is the file in the spool itself, and can be mapped. Raises NotFound, WrongState.
+        """
+        return result_file(*await self._loops.ask_with_fds(asks.result(job_id), self.timeout))
+
+    def result_file_sync(self, job_id: int) -> BinaryIO:
+        """`result_file` for code without an event loop."""
+        return result_file(*self._threads.ask_with_fds(asks.result(job_id), self.timeout))
 
     async def cancel(self, ids: Ids) -> _List[Verdict]:
         """Take jobs back that have not begun."""
@@ -275,6 +328,9 @@ class Client:
     def _ask_sync(self, ask: Ask[T]) -> T:
         answer: T = self._threads.ask(ask, self.timeout)
         return answer
+
+    def _patience(self, file: Payload) -> float | None:
+        return None if self.timeout is None else self.timeout + file.seconds()
 
     def _chunks(self, jobs: Iterable[JobLike]) -> _List[_List[JobSpec]]:
         """All jobs, checked before the first request is sent, in pieces that the daemon accepts."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.asks import Ask
 from perdure.errors import CallTimeout, ChannelClosed, PerdureError
 from perdure.wire import control
+from perdure.wire.packet import close_all
 
 if TYPE_CHECKING:
     from perdure.wire.blocking import BlockingCaller
@@ -39,9 +40,15 @@ class LoopConnections:
 
     async def ask(self, ask: Ask[Any], timeout_s: float | None) -> Any:
         """The answer. A repeatable request is sent again, once, when the connection ends before the answer."""
+        answer, fds = await self.ask_with_fds(ask, timeout_s)
+        close_all(fds)
+        return answer
+
+    async def ask_with_fds(self, ask: Ask[Any], timeout_s: float | None) -> tuple[Any, list[int]]:
+        """As `ask`; the answer and the descriptors that came with it, which the caller closes."""
         caller = await self._caller()
         try:
-            return await caller.request(ask.request, timeout_s)
+            return await caller.request_with_fds(ask.request, timeout_s, ask.fds)
         except (ChannelClosed, CallTimeout) as error:
             if isinstance(error, ChannelClosed):
                 caller.close()
@@ -49,7 +56,7 @@ class LoopConnections:
                 raise unknown_outcome(ask, error) from error
             if isinstance(error, CallTimeout):
                 raise
-        return await (await self._caller()).request(ask.request, timeout_s)
+        return await (await self._caller()).request_with_fds(ask.request, timeout_s, ask.fds)
 
     def close(self) -> None:
         """Close the connection of the running loop, and of loops that have ended."""
@@ -97,9 +104,15 @@ class ThreadConnections:
 
     def ask(self, ask: Ask[Any], timeout_s: float | None) -> Any:
         """The answer. A repeatable request is sent again, once, when the connection ends before the answer."""
+        answer, fds = self.ask_with_fds(ask, timeout_s)
+        close_all(fds)
+        return answer
+
+    def ask_with_fds(self, ask: Ask[Any], timeout_s: float | None) -> tuple[Any, list[int]]:
+        """As `ask`; the answer and the descriptors that came with it, which the caller closes."""
         caller = self._caller()
         try:
-            return caller.request(ask.request, timeout_s)
+            return caller.request_with_fds(ask.request, timeout_s, ask.fds)
         except (ChannelClosed, CallTimeout) as error:
             if isinstance(error, ChannelClosed):
                 self.close()
@@ -112,7 +125,7 @@ class ThreadConnections:
         except BaseException:
             self.close()  # an interrupted exchange would leave its answer to the next question
             raise
-        return self._caller().request(ask.request, timeout_s)
+        return self._caller().request_with_fds(ask.request, timeout_s, ask.fds)
 
     def close(self) -> None:
         """Close this thread's connection."""

@@ -8,10 +8,10 @@ nothing of the verb has happened.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from perdure.store.models import Committed, ParkedJob, Recovered, RunInfo, SavedBreaker, Turn
+from perdure.store.models import Committed, Depth, ParkedJob, Pruned, Recovered, RunInfo, SavedBreaker, Turn
 from perdure.wire.data import BreakerEvent, DeadFilter, DeadView, JobFilter, JobView, KindSpec, QueueView, Verdict
 
 
@@ -48,8 +48,22 @@ class Store(Protocol):
 
         A batch that breaks a rule (strict and a taken unique key, a failed CHECK) is refused alone, and its
         neighbours go in.
-        `claimed` is in the order of the turn's claims, and for each of these by priority and age.
+        `shed` takes available jobs, those of the turn's batches included, and fewer where a batch is refused.
+        `claimed` is in the order of the turn's claims, and for each of these by priority and age. The file of a
+        spooled result whose outcome is in `stale` is nobody's: the caller removes it.
         """
+        ...
+
+    async def depths(self, queues: Mapping[str, int]) -> dict[str, Depth]:
+        """How full these queues are, each counted up to the number beside its name.
+
+        Between two turns: every turn that was given to `commit` before is in it, none that comes after; and the answers
+        are in the order of the calls.
+        """
+        ...
+
+    async def keys_held(self, keys: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those (kind, unique key) that an unfinished job has: a new job with one would be a duplicate."""
         ...
 
     async def available_queues(self) -> list[str]:
@@ -99,8 +113,11 @@ class Store(Protocol):
         """How many available jobs of its queue come before an available job, counted up to `limit`."""
         ...
 
-    async def cancel(self, ids: Sequence[int], now: int) -> list[Verdict]:
-        """Cancel jobs that are not running. Verdict errors: NotFound, WrongState."""
+    async def cancel(self, ids: Sequence[int], now: int, *, abandoned: bool = False) -> list[Verdict]:
+        """Cancel jobs that are not running. Verdict errors: NotFound, WrongState.
+
+        `abandoned`: also those that are on record as running, because the daemon that ran them was killed.
+        """
         ...
 
     async def retry(self, ids: Sequence[int], now: int) -> tuple[list[Verdict], list[str]]:
@@ -125,9 +142,18 @@ class Store(Protocol):
         """Mark dead letters as needing nothing more. Verdict errors: NotFound, WrongState."""
         ...
 
-    async def prune(self, now: int, max_age_ms: int, keep: int, batch: int) -> list[int]:
+    async def prune(self, now: int, max_age_ms: int, keep: int, batch: int) -> Pruned:
         """Delete up to `batch` finished jobs older than `max_age_ms` or beyond the newest `keep`, and resolved dead
-        letters of that age: the ids that are gone. Fewer than `batch`: nothing is left to prune."""
+        letters of that age: the ids that are gone, and the files of the spool that nobody names any more. Fewer ids
+        than `batch`: nothing is left to prune."""
+        ...
+
+    async def unneeded_files(self, names: Collection[str]) -> list[str]:
+        """Those files of the spool that no job and no dead letter names."""
+        ...
+
+    async def result_files(self, ids: Sequence[int]) -> list[str]:
+        """The files of the spool that are the results of these jobs."""
         ...
 
     async def checkpoint(self) -> int:

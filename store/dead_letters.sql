@@ -4,12 +4,13 @@
 -- name: bury
 INSERT INTO dead_letters (id, kind, queue, priority, args, last_args, attempt, max_attempts, interruptions,
                           max_interruptions, timeout_ms, created_at, attempted_at, died_at, reason, fingerprint,
-                          unique_key, tags, errors)
+                          unique_key, tags, errors, blob)
 SELECT j.id, j.kind, j.queue, j.priority, j.args, j.args, j.attempt, j.max_attempts, j.interruptions + o.interrupted,
        j.max_interruptions, j.timeout_ms, j.created_at, j.attempted_at, :now, o.reason, o.fingerprint,
        j.unique_key, j.tags,
        json_insert(coalesce(j.errors, '[]'), '$[#]',
-           CASE WHEN json_valid(o.error) THEN json(o.error) ELSE json_quote(o.error) END)
+           CASE WHEN json_valid(o.error) THEN json(o.error) ELSE json_quote(o.error) END),
+       j.blob
 FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease,
              json_extract(value, '$[2]') AS reason, json_extract(value, '$[3]') AS error,
              json_extract(value, '$[4]') AS fingerprint, json_extract(value, '$[5]') AS interrupted
@@ -31,11 +32,11 @@ RETURNING id;
 -- Failures start anew. Of the interruptions at most one is left, so that a poison pill stays capped.
 -- name: replay
 INSERT INTO jobs (id, kind, queue, state, priority, args, attempt, max_attempts, interruptions, max_interruptions,
-                  timeout_ms, created_at, scheduled_at, unique_key, tags, errors)
+                  timeout_ms, created_at, scheduled_at, unique_key, tags, errors, blob)
 SELECT d.id, d.kind, d.queue, 'available', d.priority,
        CASE WHEN :set_args IS NULL THEN d.last_args ELSE merge_args(d.last_args, :set_args) END,
        min(d.interruptions, d.max_interruptions - 1), d.max_attempts, min(d.interruptions, d.max_interruptions - 1),
-       d.max_interruptions, d.timeout_ms, d.created_at, :now, d.unique_key, d.tags, d.errors
+       d.max_interruptions, d.timeout_ms, d.created_at, :now, d.unique_key, d.tags, d.errors, d.blob
 FROM json_each(:ids) AS i JOIN dead_letters AS d ON d.id = i.value
 WHERE d.resolution IS NULL
 ON CONFLICT (kind, unique_key) WHERE unique_key IS NOT NULL AND finalized_at IS NULL DO NOTHING
@@ -57,13 +58,13 @@ SELECT died_at FROM dead_letters WHERE id = :id;
 -- name: get_dead
 SELECT id, kind, queue, priority, args, last_args, attempt, max_attempts, interruptions, max_interruptions,
        created_at, died_at, deaths, reason, fingerprint, errors, history, timeout_ms, attempted_at, unique_key,
-       tags, resolution, resolved_at
+       tags, resolution, resolved_at, blob
 FROM dead_letters WHERE id = :id;
 
 -- name: list_dead_open
 SELECT id, kind, queue, priority, args, last_args, attempt, max_attempts, interruptions, max_interruptions,
        created_at, died_at, deaths, reason, fingerprint, errors, history, timeout_ms, attempted_at, unique_key,
-       tags, resolution, resolved_at
+       tags, resolution, resolved_at, blob
 FROM dead_letters
 WHERE resolution IS NULL AND (died_at, id) < (:died_at, :id)
   AND (:queue IS NULL OR queue = :queue) AND (:kind IS NULL OR kind = :kind)
@@ -72,7 +73,7 @@ ORDER BY died_at DESC, id DESC LIMIT :limit;
 -- name: list_dead_alike
 SELECT id, kind, queue, priority, args, last_args, attempt, max_attempts, interruptions, max_interruptions,
        created_at, died_at, deaths, reason, fingerprint, errors, history, timeout_ms, attempted_at, unique_key,
-       tags, resolution, resolved_at
+       tags, resolution, resolved_at, blob
 FROM dead_letters
 WHERE resolution IS NULL AND fingerprint = :fingerprint AND (died_at, id) < (:died_at, :id)
   AND (:queue IS NULL OR queue = :queue) AND (:kind IS NULL OR kind = :kind)
@@ -81,7 +82,7 @@ ORDER BY died_at DESC, id DESC LIMIT :limit;
 -- name: list_dead_all
 SELECT id, kind, queue, priority, args, last_args, attempt, max_attempts, interruptions, max_interruptions,
        created_at, died_at, deaths, reason, fingerprint, errors, history, timeout_ms, attempted_at, unique_key,
-       tags, resolution, resolved_at
+       tags, resolution, resolved_at, blob
 FROM dead_letters
 WHERE (died_at, id) < (:died_at, :id)
   AND (:queue IS NULL OR queue = :queue) AND (:kind IS NULL OR kind = :kind)

@@ -10,6 +10,7 @@ from perdure.store.connection import transaction
 from perdure.store.models import ClaimedJob, Committed, Turn
 from perdure.store.new_jobs import BATCH_ERRORS, NewJobs
 from perdure.store.outcomes import StaleOutcome, write_outcomes
+from perdure.store.shed import shed_surplus
 from perdure.store.statements import SQL
 
 #: Jobs that one turn promotes: about 20 ms of work. What is left is due in the next turn.
@@ -42,6 +43,8 @@ def _carry_out(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs, *,
             done.placed = new_jobs.insert_apart(connection, turn.batches, turn.now)
         else:
             done.placed = [*new_jobs.insert(connection, turn.batches, turn.now)]
+    if turn.shed:
+        shed_surplus(connection, turn, done)
     if turn.promote:
         due = connection.execute(SQL["next_due"]).fetchone()
         done.next_due = due[0] if due else None

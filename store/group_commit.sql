@@ -18,5 +18,5 @@ WHERE id IN (SELECT id FROM jobs WHERE state = 'available' AND queue = :queue OR
 -- name: claimed
 SELECT json_group_array(json_array(
     id, kind, args, attempt, queue, max_attempts, timeout_ms, interruptions, max_interruptions, priority,
-    created_at))
+    created_at, blob))
 FROM jobs WHERE state = 'running' AND lease = :lease;

@@ -144,6 +144,7 @@ class Intake:
             None if spec.delay_ms is None and spec.at_ms is None else _scheduled_at(spec, now_ms),
             None if spec.unique is None else _checked(check_unique, spec.unique),
             _tags_json(spec.tags) if spec.tags else None,
+            None if spec.blob is None else msgspec.json.encode(spec.blob).decode(),
         )
 
     def resolve_many(

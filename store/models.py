@@ -83,7 +83,10 @@ class Stopped(NamedTuple):
 
 
 class Shed(NamedTuple):
-    """`queue` has `surplus` jobs too many: the least urgent available ones, the newest first, go to the dead letters."""
+    """`queue` has `surplus` jobs too many: its least urgent available ones, the newest first, go to the dead letters.
+
+    `error_json` becomes an entry of their errors: why they went.
+    """
 
     queue: str
     surplus: int

@@ -94,7 +94,7 @@ def _row(job_id: int, job: NewJob, now: int) -> tuple[object, ...]:
     state, scheduled_at = _when(job, now)
     return (
         job_id, job.kind, job.queue, state, job.priority, job.args, job.max_attempts, job.max_interruptions,
-        job.timeout_ms, scheduled_at, job.unique_key, job.tags_json,
+        job.timeout_ms, scheduled_at, job.unique_key, job.tags_json, job.blob_json,
     )  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def _places(batch: NewBatch, ids: Iterator[int], holders: dict[int, int]) -> lis
 
 def _groups(jobs: Sequence[NewJob]) -> Iterator[list[NewJob]]:
     """Runs of jobs that differ only in their arguments and unique keys."""
-    for _, group in groupby(jobs, key=lambda job: (job[:3], job[4:8], job.tags_json)):
+    for _, group in groupby(jobs, key=lambda job: (job[:3], job[4:8], job.tags_json, job.blob_json)):
         yield list(group)
 
 

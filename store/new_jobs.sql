@@ -7,19 +7,20 @@ SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0),
 -- Jobs that differ only in their arguments.
 -- name: insert_alike
 INSERT INTO jobs (id, kind, queue, state, priority, args, max_attempts, max_interruptions, timeout_ms, created_at,
-                  scheduled_at, tags)
+                  scheduled_at, tags, blob)
 SELECT :base + key, :kind, :queue, :state, :priority, value, :max_attempts, :max_interruptions, :timeout_ms, :now,
-       :scheduled_at, :tags
+       :scheduled_at, :tags, :blob_json
 FROM json_each(:args);
 
 -- Jobs of any shape; one whose unique key is taken is left out.
 -- name: insert_mixed
 INSERT INTO jobs (id, kind, queue, state, priority, args, max_attempts, max_interruptions, timeout_ms, created_at,
-                  scheduled_at, unique_key, tags)
+                  scheduled_at, unique_key, tags, blob)
 SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
        json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
        json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'), :now,
-       json_extract(value, '$[9]'), json_extract(value, '$[10]'), json_extract(value, '$[11]')
+       json_extract(value, '$[9]'), json_extract(value, '$[10]'), json_extract(value, '$[11]'),
+       json_extract(value, '$[12]')
 FROM json_each(:rows) WHERE true
 ON CONFLICT (kind, unique_key) WHERE unique_key IS NOT NULL AND finalized_at IS NULL DO NOTHING;
 

@@ -42,7 +42,9 @@ def write_outcomes(connection: sqlite3.Connection, turn: Turn, done: Committed, 
     for lease, ids in turn.completed.items():
         _complete(connection, turn.now, lease, ids, done, careful)
     if turn.results:
-        _complete_with_results(connection, turn, done, careful)
+        _complete_with(connection, "complete_with_results", turn.now, turn.results, done, careful)
+    if turn.spooled:
+        _complete_with(connection, "complete_with_blobs", turn.now, turn.spooled, done, careful)
     graves = list(turn.buried)
     if turn.retried:
         out_of_attempts = _apply(connection, "retry_later", turn.now, turn.retried)
@@ -60,6 +62,8 @@ def write_outcomes(connection: sqlite3.Connection, turn: Turn, done: Committed, 
         done.stale += bury(connection, graves, turn.now)
     if turn.cancelled:
         done.stale += _keys(_apply(connection, "cancel_claimed", turn.now, turn.cancelled))
+    if turn.stopped:
+        done.stale += _keys(_apply(connection, "stop", turn.now, turn.stopped))
     return filled
 
 
@@ -74,16 +78,23 @@ def _complete(
         raise StaleOutcome
 
 
-def _complete_with_results(connection: sqlite3.Connection, turn: Turn, done: Committed, careful: bool) -> None:
+def _complete_with(
+    connection: sqlite3.Connection,
+    statement: str,
+    now: int,
+    outcomes: Sequence[tuple[int, int, str]],
+    done: Committed,
+    careful: bool,
+) -> None:
     if careful:
         leases: dict[int, list[int]] = {}
-        for job_id, lease, _ in turn.results:
+        for job_id, lease, _ in outcomes:
             leases.setdefault(lease, []).append(job_id)
         for lease, ids in leases.items():
             done.stale += ((job_id, lease) for job_id in _void(connection, lease, ids))
-    parameters = {"now": turn.now, "outcomes": _encode(turn.results).decode()}
-    updated = connection.execute(SQL["complete_with_results"], parameters).rowcount
-    if updated != len(turn.results) and not careful:
+    parameters = {"now": now, "outcomes": _encode(outcomes).decode()}
+    updated = connection.execute(SQL[statement], parameters).rowcount
+    if updated != len(outcomes) and not careful:
         raise StaleOutcome
 
 

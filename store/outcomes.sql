@@ -13,6 +13,13 @@ FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS l
              json_extract(value, '$[2]') AS result FROM json_each(:outcomes)) AS o
 WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running';
 
+-- The result is a file in the spool.
+-- name: complete_with_blobs
+UPDATE jobs SET state = 'completed', finalized_at = :now, result_blob = o.blob
+FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease,
+             json_extract(value, '$[2]') AS blob FROM json_each(:outcomes)) AS o
+WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running';
+
 -- name: held
 SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND +lease = :lease AND +state = 'running';
 
@@ -70,5 +77,15 @@ RETURNING id;
 -- name: cancel_claimed
 UPDATE jobs SET state = 'cancelled', attempt = attempt - 1, finalized_at = :now
 FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease FROM json_each(:outcomes)) AS o
+WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running'
+RETURNING id;
+
+-- name: stop
+UPDATE jobs SET
+    state = 'cancelled', finalized_at = :now,
+    errors = json_insert(coalesce(jobs.errors, '[]'), '$[#]',
+        CASE WHEN json_valid(o.error) THEN json(o.error) ELSE json_quote(o.error) END)
+FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease,
+             json_extract(value, '$[2]') AS error FROM json_each(:outcomes)) AS o
 WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running'
 RETURNING id;

@@ -45,13 +45,15 @@ SELECT name, paused_at, paused_by FROM queues;
 -- The columns here and in the lists are those of JobView, in its order.
 -- name: get
 SELECT id, kind, queue, state, priority, args, attempt, max_attempts, interruptions, max_interruptions, created_at,
-       scheduled_at, timeout_ms, attempted_at, finalized_at, park_reason, unique_key, tags, errors, result
+       scheduled_at, timeout_ms, attempted_at, finalized_at, park_reason, unique_key, tags, errors, result, blob,
+       result_blob
 FROM jobs WHERE id = :id;
 
 -- The jobs with these ids.
 -- name: list_these
 SELECT id, kind, queue, state, priority, args, attempt, max_attempts, interruptions, max_interruptions, created_at,
-       scheduled_at, timeout_ms, attempted_at, finalized_at, park_reason, unique_key, tags, errors, result
+       scheduled_at, timeout_ms, attempted_at, finalized_at, park_reason, unique_key, tags, errors, result, blob,
+       result_blob
 FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id DESC;
 
 -- The newest ones that fit, from the end of the table.

@@ -15,9 +15,9 @@ from perdure.wire.data import Verdict
 _encode = msgspec.json.Encoder().encode
 
 
-def cancel(connection: sqlite3.Connection, ids: Sequence[int], now: int) -> list[Verdict]:
-    """Cancel jobs that do not run, inside a transaction."""
-    parameters = {"ids": _encode(ids).decode(), "now": now}
+def cancel(connection: sqlite3.Connection, ids: Sequence[int], now: int, abandoned: bool = False) -> list[Verdict]:
+    """Cancel jobs that do not run, inside a transaction; `abandoned`: and those that nobody runs any more."""
+    parameters = {"ids": _encode(ids).decode(), "now": now, "abandoned": abandoned}
     cancelled = {job_id for (job_id,) in connection.execute(SQL["cancel"], parameters).fetchall()}
     return verdicts(ids, cancelled, _states(connection, ids, len(cancelled)), _why_not_cancelled)
 
@@ -43,7 +43,7 @@ def _why_not_cancelled(job_id: int, state: str | None) -> Problem:
     if state == "dead":
         return Problem("WrongState", f"job {job_id} is dead; `perdure dead discard {job_id}` puts it aside")
     if state == RUNNING:
-        return Problem("WrongState", f"job {job_id} is running; only jobs that have not begun can be cancelled")
+        return Problem("WrongState", f"job {job_id} is on its way from one worker to the next; cancel it once more")
     word = "cancelled already" if state == CANCELLED else state
     return Problem("WrongState", f"job {job_id} is {word}: there is nothing to cancel")
 

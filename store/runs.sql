@@ -16,12 +16,13 @@ DELETE FROM runs WHERE id <= :id - :keep;
 -- name: recover_bury
 INSERT INTO dead_letters (id, kind, queue, priority, args, last_args, attempt, max_attempts, interruptions,
                           max_interruptions, timeout_ms, created_at, attempted_at, died_at, reason, fingerprint,
-                          unique_key, tags, errors)
+                          unique_key, tags, errors, blob)
 SELECT id, kind, queue, priority, args, args, attempt, max_attempts, interruptions + 1,
        max_interruptions, timeout_ms, created_at, attempted_at, :now, 'interruptions', :fingerprint,
        unique_key, tags,
        json_insert(coalesce(errors, '[]'), '$[#]', json_object('attempt', attempt, 'at', :now,
-           'type', :error_type, 'message', :message, 'retryable', json('true')))
+           'type', :error_type, 'message', :message, 'retryable', json('true'))),
+       blob
 FROM jobs
 WHERE state = 'running' AND interruptions + 1 >= max_interruptions
   AND (:executing IS NULL

@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Literal, TypeVar
 
 from perdure.errors import StoreError, StoreReadOnly
 from perdure.store import breakers as breaker_rows
-from perdure.store import dead_letters, migrate, parking, reads, requests, runs
+from perdure.store import dead_letters, depth, files, migrate, parking, reads, requests, runs
 from perdure.store.checkpoint import BUSY_TIMEOUT_MS, checkpoint
 from perdure.store.connection import SqliteThread, explain, transaction
 from perdure.store.group_commit import commit_turn
 from perdure.store.lock import Role, WriterLock
-from perdure.store.models import Committed, ParkedJob, Recovered, RunInfo, SavedBreaker, Turn
+from perdure.store.models import Committed, Depth, ParkedJob, Pruned, Recovered, RunInfo, SavedBreaker, Turn
 from perdure.store.new_jobs import NewJobs
 from perdure.store.prune import prune
 from perdure.wire.data import BreakerEvent, DeadFilter, DeadView, JobFilter, JobView, KindSpec, QueueView, Verdict
@@ -126,11 +126,20 @@ class SqliteStore:
         """All of the turn in one transaction, durable when this returns."""
         return await self._writer.run(partial(commit_turn, turn=turn, new_jobs=self._new_jobs))
 
+    async def depths(self, queues: Mapping[str, int]) -> dict[str, Depth]:
+        """How full these queues are, each counted up to the number beside its name, between two turns."""
+        # By the writer: beside a commit, nobody could tell whether the count has that turn's jobs in it.
+        return await self._writer.run(partial(depth.depths, queues=queues))
+
+    async def keys_held(self, keys: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those (kind, unique key) that an unfinished job has."""
+        return await self._read(partial(depth.keys_held, keys=keys))
+
     # --- requests
 
-    async def cancel(self, ids: Sequence[int], now: int) -> list[Verdict]:
-        """Cancel jobs that are not running."""
-        return await self._write(partial(requests.cancel, ids=ids, now=now))
+    async def cancel(self, ids: Sequence[int], now: int, *, abandoned: bool = False) -> list[Verdict]:
+        """Cancel jobs that are not running, and those that a killed daemon has abandoned."""
+        return await self._write(partial(requests.cancel, ids=ids, now=now, abandoned=abandoned))
 
     async def retry(self, ids: Sequence[int], now: int) -> tuple[list[Verdict], list[str]]:
         """Make scheduled, retryable, cancelled or completed jobs available with a fresh budget; and their queues."""
@@ -184,9 +193,17 @@ class SqliteStore:
 
     # --- maintenance
 
-    async def prune(self, now: int, max_age_ms: int, keep: int, batch: int) -> list[int]:
-        """Delete up to `batch` finished jobs and settled dead letters: the ids that are gone."""
+    async def prune(self, now: int, max_age_ms: int, keep: int, batch: int) -> Pruned:
+        """Delete up to `batch` finished jobs and settled dead letters: what is gone."""
         return await self._write(partial(prune, now=now, max_age_ms=max_age_ms, keep=keep, batch=batch))
+
+    async def unneeded_files(self, names: Collection[str]) -> list[str]:
+        """Those files of the spool that no job and no dead letter names."""
+        return await self._read(partial(files.unneeded_files, names=names))
+
+    async def result_files(self, ids: Sequence[int]) -> list[str]:
+        """The files of the spool that are the results of these jobs."""
+        return await self._read(partial(files.result_files, ids=ids))
 
     async def checkpoint(self) -> int:
         """Bound the write-ahead log; returns its size in bytes afterwards."""

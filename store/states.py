@@ -41,7 +41,9 @@ TRANSITIONS: Final[dict[str, tuple[frozenset[str], str]]] = {
     "park": (frozenset({RUNNING}), PARKED),
     "unpark": (frozenset({PARKED}), AVAILABLE),
     "bury": (frozenset({RUNNING}), DEAD),
+    "shed": (frozenset({AVAILABLE}), DEAD),
     "cancel": (frozenset({SCHEDULED, AVAILABLE, RETRYABLE, PARKED, RUNNING}), CANCELLED),
+    "stop": (frozenset({RUNNING}), CANCELLED),
     "retry_now": (frozenset({SCHEDULED, RETRYABLE, COMPLETED, CANCELLED}), AVAILABLE),
     "replay": (frozenset({DEAD}), AVAILABLE),
 }

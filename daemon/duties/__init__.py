@@ -10,6 +10,7 @@ from perdure.daemon.duties.lookout import Lookout
 from perdure.daemon.duties.orphans import Orphans
 from perdure.daemon.duties.prune import Prune
 from perdure.daemon.duties.stuck import Stuck
+from perdure.daemon.duties.sweep import Sweep
 from perdure.daemon.duties.tell import Tell
 from perdure.daemon.duties.watchdog import Watchdog
 
@@ -28,6 +29,7 @@ def all_duties(supervisor: Supervisor) -> list[Duty]:
         Checkpoint(settings.store.checkpoint_interval_ms / 1000),
         Lookout(),
         Orphans(),
+        Sweep(),
         Tell(),
     ]
     if supervisor.notifier.watchdog_interval_seconds is not None:

@@ -1,4 +1,4 @@
-"""Enforces the hard time limit: a job that outlives its limit and the grace takes its worker with it."""
+"""Enforces the hard time limit, and cancellation: a job that outlives them and the grace takes its worker with it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,16 @@ class HardLimits:
         if state is None or not state.held:
             return
         grace_ns = supervisor.settings.workers.hard_grace_ms * 1_000_000
+        told_before_ns = now_ns - supervisor.settings.workers.cancel_grace_ms * 1_000_000
         over = set()
         for slot in link.page.executing():
             held = state.held.get(slot.job_id)
             if held is None or held.job.attempt != slot.attempt:
                 continue
             elapsed_ns = now_ns - slot.started_ns
-            if slot.timeout_ms is not None and elapsed_ns > slot.timeout_ms * 1_000_000 + grace_ns:
+            wish = core.wishes.get(slot.job_id)
+            is_late = slot.timeout_ms is not None and elapsed_ns > slot.timeout_ms * 1_000_000 + grace_ns
+            if is_late or (wish is not None and wish.since_ns < told_before_ns):
                 over.add(slot.job_id)
             elif slot.lane == "sync" and elapsed_ns > LONG_RUN_NS:
                 core.stuck_behind(link.id, held.job.kind, elapsed_ns)

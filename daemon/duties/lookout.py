@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from perdure.daemon.dispatch import SUSPECT_REASON
+from perdure.daemon.isolation import SUSPECT_REASON
 
 if TYPE_CHECKING:
     from perdure.daemon.supervisor import Supervisor
@@ -31,12 +31,12 @@ class Lookout:
 
     async def _look(self, supervisor: Supervisor) -> None:
         core = supervisor.core
-        if core.suspects_parked and not core.suspects:
+        if core.isolation.parked and not core.isolation.suspects:
             count, _ = await supervisor.store.unpark([SUSPECT_REASON], SUSPECTS_AT_ONCE, supervisor.clock.now_ms())
-            core.suspects_parked = count == SUSPECTS_AT_ONCE
-        back = core.kinds_parked & core.kinds.keys()
+            core.isolation.parked = count == SUSPECTS_AT_ONCE
+        back = core.judge.kinds_parked & core.kinds.keys()
         if back or await supervisor.breakers.settled_needs():
-            core.kinds_parked -= back
+            core.judge.kinds_parked -= back
             await supervisor.engine.unpark_known()
         await supervisor.breakers.look()
         core.queues.unblock_all()

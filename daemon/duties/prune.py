@@ -1,4 +1,4 @@
-"""Deletes finished jobs whose retention is over, with their logs, in small batches."""
+"""Deletes finished jobs whose retention is over, with their logs and files, in small batches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class Prune:
 
     async def run(self, supervisor: Supervisor) -> None:
         """One batch."""
-        gone = await supervisor.store.prune(supervisor.clock.now_ms(), self._age_ms, self._keep, BATCH)
-        self.interval_seconds = REST_BETWEEN_SECONDS if len(gone) >= BATCH else REST_SECONDS
-        if gone:
-            supervisor.task(asyncio.to_thread(remove_logs, supervisor.settings.paths.logs_dir, gone))
+        pruned = await supervisor.store.prune(supervisor.clock.now_ms(), self._age_ms, self._keep, BATCH)
+        self.interval_seconds = REST_BETWEEN_SECONDS if len(pruned.ids) >= BATCH else REST_SECONDS
+        if pruned.ids:
+            supervisor.task(asyncio.to_thread(remove_logs, supervisor.settings.paths.logs_dir, pruned.ids))
+        if pruned.spooled:
+            supervisor.task(supervisor.service.spool.remove(pruned.spooled))

@@ -1,56 +1,98 @@
-"""The soft time limit of the sync lane: JobTimeout is raised inside the handler, and nowhere else.
+"""What interrupts a handler of the sync lane: its time limit, and its cancellation. Inside the handler, nowhere else.
 
-The loop's thread sees that the limit of the executing job is over and sends SIGUSR2 to the main thread; that interrupts
-sleeps and other system calls. Python then runs `_ring` in the main thread, between any two bytecodes there. It may come
-late: the job may have ended, the next one may have begun. So the signal carries no meaning of its own. What counts is
-`due_ns` at the moment when `_ring` runs:
+The loop's thread sees that the limit of the executing job is over, or learns that the job is to be stopped, and sends
+SIGUSR2 to the main thread; that interrupts sleeps and other system calls. Python then runs `_ring` in the main thread,
+between any two bytecodes there. It may come late: the job may have ended, the next one may have begun. So the signal
+carries no meaning of its own. What counts is `job_id` at the moment when `_ring` runs, and what is known of that job:
 
 - it is not zero only while the lane is inside the `try` around the call of a handler (see `SyncLane._call`), so the
   exception always has somewhere to go, and never reaches the lane's own bookkeeping;
-- it is the limit of the job that executes now, so a signal that was meant for the job before finds a limit that is not
-  over yet, and does nothing;
+- it names the job that executes now, so a signal that was meant for the job before finds another one, which is not in
+  `stopping` and whose limit is not over yet, and does nothing;
 - `_ring` clears it before it raises, so there is one exception a job: a handler that cleans up is not hit again. If it
   does not end then, the supervisor's hard limit follows.
+
+`stopping` is what the supervisor wants to end (Stop) of what was sent here before. Such a job may be on its way from
+the lane's queue to its handler: then `arm` finds it. The same job may come once more, in a later attempt, so it is
+taken out when it does; and all is forgotten when the lane has nothing left to do.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterable
 from types import FrameType
 
 from perdure.clock import Clock
 from perdure.duration import format_duration
-from perdure.errors import JobTimeout
+from perdure.errors import JobCancelled, JobTimeout
 
 
 class Alarm:
-    """Made in the main thread, which arms and disarms `due_ns` by plain stores; `poke` is for the loop's thread."""
+    """Made in the main thread, which arms and disarms it by plain stores; the loop's thread asks it to ring."""
 
-    __slots__ = ("_clock", "_main_thread", "due_ns", "limit_ms")
+    __slots__ = ("_clock", "_main_thread", "due_ns", "job_id", "limit_ms", "stopping")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._main_thread = threading.get_ident()
-        #: When the executing handler's time is over (CLOCK_MONOTONIC); 0: nothing may be raised.
+        #: The job whose handler may be interrupted; 0: nothing may be raised.
+        self.job_id = 0
+        #: When its time is over (CLOCK_MONOTONIC); 0: never.
         self.due_ns = 0
         #: Its limit, for the message.
         self.limit_ms = 0
+        #: Jobs that are to end. Changed by the loop's thread only.
+        self.stopping: set[int] = set()
 
     def install(self) -> None:
         """Listen to SIGUSR2. Main thread only."""
         signal.signal(signal.SIGUSR2, self._ring)
 
-    def poke(self) -> None:
-        """Interrupt the main thread if its job's time is over."""
-        if self.due_ns and self._clock.monotonic_ns() >= self.due_ns:
-            signal.pthread_kill(self._main_thread, signal.SIGUSR2)
+    # --- the main thread
+
+    def arm(self, job_id: int, limit_ms: int | None, started_ns: int) -> None:
+        """The handler of this job is about to be called. Raises JobCancelled, JobTimeout: from here on."""
+        if limit_ms is None:
+            self.due_ns = 0
+        else:
+            self.limit_ms = limit_ms
+            self.due_ns = started_ns + limit_ms * 1_000_000
+        self.job_id = job_id
+        # Looked at after `job_id` is set: whoever asked for the end of this job before that has rung in vain.
+        if job_id in self.stopping:
+            self._ring(0, None)
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
-        due_ns = self.due_ns
-        if due_ns and self._clock.monotonic_ns() >= due_ns:
-            self.due_ns = 0
+        job_id = self.job_id
+        if job_id and job_id in self.stopping:
+            self.job_id = 0
+            raise JobCancelled("the job was cancelled")
+        if job_id and self._is_over():
+            self.job_id = 0
             raise timeout_error(self.limit_ms)
+
+    # --- the loop's thread
+
+    def stop(self, ids: Iterable[int]) -> None:
+        """End these, if they are or come between here and their handler."""
+        self.stopping.update(ids)
+        self.poke()
+
+    def came_again(self, ids: Iterable[int]) -> None:
+        """These are new: whatever was to be stopped was an earlier attempt."""
+        if self.stopping:
+            self.stopping.difference_update(ids)
+
+    def poke(self) -> None:
+        """Interrupt the main thread if its job is to end."""
+        job_id = self.job_id
+        if job_id and (job_id in self.stopping or self._is_over()):
+            signal.pthread_kill(self._main_thread, signal.SIGUSR2)
+
+    def _is_over(self) -> bool:
+        return self.due_ns != 0 and self._clock.monotonic_ns() >= self.due_ns
 
 
 def timeout_error(limit_ms: int) -> JobTimeout:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from perdure.daemon.worker.alarm import timeout_error
 from perdure.daemon.worker.desk import JobDesk
 from perdure.daemon.worker.handlers import Handler
-from perdure.daemon.worker.lane import Bench, Outcome, fail, make_context, settle, unknown_kind
+from perdure.daemon.worker.lane import Bench, Outcome, fail, job_name, make_context, settle, unknown_kind
 from perdure.daemon.worker.needs import refusal
 from perdure.daemon.worker.outcome import Outbox
 from perdure.daemon.worker.recorder import SlotWriter
@@ -21,6 +21,13 @@ from perdure.wire.work import Failed, JobRow
 _RETRY_SECONDS: Final = 0.005
 #: With so many outcomes unsent, nothing more is begun.
 _MOST_UNSENT: Final = 256
+
+
+class _Running(NamedTuple):
+    """A job's task, and its desk if it has one."""
+
+    task: asyncio.Task[Outcome]
+    desk: JobDesk | None
 
 
 class AsyncLane:
@@ -40,7 +47,9 @@ class AsyncLane:
         self._loop = loop
         self._on_idle = on_idle
         self._queue: deque[JobRow] = deque()
-        self._running: set[asyncio.Task[Outcome]] = set()
+        self._running: dict[int, _Running] = {}
+        #: Those of them that were told to end.
+        self._stopping: set[int] = set()
         self._flush_planned = False
 
     def offer(self, rows: Iterable[JobRow]) -> None:
@@ -58,6 +67,15 @@ class AsyncLane:
         if taken:
             self._queue = deque(row for row in self._queue if row.id not in ids)
         return taken
+
+    def stop(self, ids: Set[int]) -> None:
+        """Cancel those of `ids` that run, each once."""
+        for job_id in (ids & self._running.keys()) - self._stopping:
+            self._stopping.add(job_id)
+            task, desk = self._running[job_id]
+            if desk is not None:
+                desk.cancelled = True
+            task.cancel()
 
     @property
     def waiting(self) -> int:
@@ -87,19 +105,18 @@ class AsyncLane:
             return
         slot = self._free.pop()
         slot.begin(row.id, row.attempt, started_ns, row.timeout_ms)
-        name = f"job {row.id} {row.kind} attempt {row.attempt}"
-        task = self._loop.create_task(self._perform(handler, row, started_ns), name=name)
-        self._running.add(task)
+        desk = JobDesk(self._bench, row) if handler.wants_context else None
+        task = self._loop.create_task(self._perform(handler, row, started_ns, desk), name=job_name(row))
+        self._running[row.id] = _Running(task, desk)
         task.add_done_callback(partial(self._finish, handler, row, slot, started_ns))
 
     def _end_unbegun(self, row: JobRow, failed: Failed, now_ns: int) -> None:
         self._outbox.add(None, row, failed, now_ns, now_ns)
         self._plan_flush()
 
-    async def _perform(self, handler: Handler, row: JobRow, started_ns: int) -> Outcome:
+    async def _perform(self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None) -> Outcome:
         """Bind the arguments, await the handler, encode its result; whatever is raised becomes a Failed."""
         log = self._bench.output.begin_async_job(row)
-        desk = JobDesk(self._bench, row) if handler.wants_context else None
         try:
             return await self._call(handler, row, started_ns, desk)
         except BaseException as error:  # SystemExit would end the loop, and a cancellation from within is a failure
@@ -129,19 +146,22 @@ class AsyncLane:
             raise
         if result is None and (desk is None or desk.result is None):
             return None
-        return settle(self._bench, row, result, desk)
+        outcome = settle(self._bench, row, result, desk)
+        return await self._bench.spool.off_loop(outcome) if callable(outcome) else outcome
 
     def _finish(
         self, handler: Handler, row: JobRow, slot: SlotWriter, started_ns: int, task: asyncio.Task[Outcome]
     ) -> None:
         """Record the end. A callback, because a task that is cancelled before its first step never runs at all."""
-        self._running.discard(task)
+        del self._running[row.id]
         if task.cancelled():
-            outcome: Outcome = fail(row, handler, asyncio.CancelledError("cancelled from within the worker"))
+            outcome: Outcome = fail(row, handler, asyncio.CancelledError("cancelled within the worker"))
         else:
             outcome = task.result()
-        if self._bench.newsroom.waiting:
-            self._bench.newsroom.flush()
+        if row.id in self._stopping:
+            self._stopping.discard(row.id)
+            if isinstance(outcome, Failed):
+                outcome.stopped = True
         ended_ns = self._bench.clock.monotonic_ns()
         self._outbox.add(handler, row, outcome, started_ns, ended_ns)
         slot.finish()

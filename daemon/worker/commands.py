@@ -1,26 +1,120 @@
-"""Commands on behalf of jobs."""
+"""Commands on behalf of jobs: `ctx.run` and its blocking twin, with what the worker adds to adapters/process.py."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
-from perdure.wire.work import JobRow
+from perdure.adapters.output_pump import Sink
+from perdure.adapters.process import Helpers, Surroundings, Wishes, run
+from perdure.adapters.program import Program, clean_environ, find_program
+from perdure.duration import parse_duration_ms
+from perdure.errors import NotAllowed, UsageError
 
 if TYPE_CHECKING:
     from perdure.adapters.process import Completed
-    from perdure.daemon.worker.lane import Bench
+    from perdure.wire.work import JobRow, WorkerConfig
+
+#: In the environment of each command: which queue, run and worker it belongs to, and which job and attempt.
+OWNER_MARK: Final = "PERDURE_OWNER"
+JOB_MARK: Final = "PERDURE_JOB_ID"
+ATTEMPT_MARK: Final = "PERDURE_ATTEMPT"
+KIND_MARK: Final = "PERDURE_JOB_KIND"
+#: After the grace of a time limit, so much is left for what comes after SIGKILL.
+_LIMIT_SHARE: Final = 0.5
 
 
-class CommandRules(msgspec.Struct, frozen=True):
-    """What the configuration says about commands: see WorkerConfig."""
+class Commands:
+    """What holds for all commands of a worker."""
 
-    owner: str = ""
-    shell_allow: tuple[str, ...] = ()
-    grace_seconds: float = 2.0
+    def __init__(self, config: WorkerConfig) -> None:
+        self._owner = config.owner
+        self._allow = tuple(config.shell_allow)
+        self._grace_seconds = config.command_grace
+        self._limit_grace_seconds = config.hard_grace * _LIMIT_SHARE
+        self._reaper = config.supervisor_pid
+        self._capture_bytes = config.result_bytes
+
+    @cached_property
+    def _helpers(self) -> Helpers:
+        return Helpers()
+
+    async def run(
+        self,
+        row: JobRow,
+        sink: Sink,
+        ends_at: float | None,
+        argv: Sequence[str],
+        *,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        input: bytes | str | None = None,
+        timeout: float | str | None = None,
+        check: bool = True,
+        capture: bool = False,
+        only_allowed: bool = False,
+    ) -> Completed:
+        """See Context.run. `ends_at`: when the job's time is over, in seconds of time.monotonic().
+
+        `only_allowed`: raises NotAllowed for programs that are not in the configuration's list.
+        """
+        marks = {
+            OWNER_MARK: self._owner,
+            JOB_MARK: str(row.id),
+            ATTEMPT_MARK: str(row.attempt),
+            KIND_MARK: row.kind,
+        }
+        environ = clean_environ(os.environ, env, marks)
+        program = find_program(argv, cwd, environ)
+        if only_allowed:
+            program = self._allowed(program)
+        around = Surroundings(
+            sink=sink,
+            helpers=self._helpers,
+            grace_seconds=self._grace_seconds,
+            # The worker is killed if the job is not over soon after its limit: its command must be gone by then.
+            until=None if ends_at is None else ends_at + self._limit_grace_seconds,
+            reaper=self._reaper,
+            capture_bytes=self._capture_bytes,
+        )
+        data = input.encode() if isinstance(input, str) else input
+        return await run(Wishes(program, environ, data, limit_seconds(timeout), check, capture), around)
+
+    def most_seconds_to_end(self) -> float:
+        """How long it takes at most until a command that is given up has ended."""
+        return self._grace_seconds + _ENDING_SECONDS
+
+    def _allowed(self, program: Program) -> Program:
+        """The same program under a path without links back (..): what is compared is what is run."""
+        path = os.path.normpath(program.path)
+        if not is_allowed(path, self._allow):
+            there = f"allowed: {', '.join(self._allow)}" if self._allow else "nothing is allowed"
+            raise NotAllowed(f"{path!r:.200} may not be run ({there}); add it to shell.allow in the configuration")
+        return program._replace(path=path)
 
 
-async def run_command(bench: Bench, row: JobRow, argv: tuple[str, ...], **options: Any) -> Completed:
-    """See Context.run."""
-    raise NotImplementedError
+def is_allowed(path: str, patterns: Sequence[str]) -> bool:
+    """Whether an absolute path fits one of the patterns: `*` stands for any characters but "/", `**` for any."""
+    return any(re.fullmatch(_as_regex(pattern), path, re.DOTALL) for pattern in patterns)
+
+
+def _as_regex(pattern: str) -> str:
+    parts = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(parts.get(part) or re.escape(part) for part in re.split(r"(\*\*|\*|\?)", pattern))
+
+
+def limit_seconds(timeout: float | str | None) -> float | None:
+    """A time limit as handlers write it. Raises UsageError."""
+    if timeout is None:
+        return None
+    try:
+        milliseconds = parse_duration_ms(timeout)
+    except ValueError as error:
+        raise UsageError(f"timeout: {error}") from None
+    if milliseconds <= 0:
+        raise UsageError("timeout: it must be above 0; None is for no limit")
+    return milliseconds / 1000

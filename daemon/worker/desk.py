@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from perdure.adapters.process import Completed
     from perdure.daemon.worker.lane import Bench
     from perdure.daemon.worker.spooling import Payload, ResultFile
+    from perdure.daemon.worker.teller import Teller
     from perdure.wire.data import Blob
     from perdure.wire.work import JobRow
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class JobDesk:
     """Made when the job starts, closed when it ends. Its parts are made when they are first asked for."""
 
-    __slots__ = ("_bench", "_payload", "_port", "_row", "cancelled", "result")
+    __slots__ = ("_bench", "_payload", "_port", "_row", "_teller", "cancelled", "result")
 
     def __init__(self, bench: Bench, row: JobRow) -> None:
         self._bench = bench
@@ -27,14 +28,15 @@ class JobDesk:
         self.result: ResultFile | None = None
         self._payload: Payload | None = None
         self._port: Port | None = None
+        self._teller: Teller | None = None
 
     def progress(self, done: float, total: float | None, text: str | None) -> None:
         """See Context.progress."""
-        self._bench.newsroom.progress(self._row, done, total, text)
+        self._with_teller().progress(done, total, text)
 
     def emit(self, value: Any) -> None:
         """See Context.emit."""
-        self._bench.newsroom.emit(self._row, value)
+        self._with_teller().emit(value)
 
     @property
     def payload(self) -> Blob | None:
@@ -73,12 +75,19 @@ class JobDesk:
 
     def close(self) -> None:
         """The job has ended, one way or another: give back what it held."""
+        if self._teller is not None:
+            self._teller.close()
         if self._payload is not None:
             self._payload.close()
         if self.result is not None:
             self.result.close()
         if self._port is not None:
             self._port.close()
+
+    def _with_teller(self) -> Teller:
+        if self._teller is None:
+            self._teller = self._bench.newsroom.teller(self._row)
+        return self._teller
 
     def _open_payload(self) -> Payload | None:
         if self._payload is None and self._row.blob is not None:

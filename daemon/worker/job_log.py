@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import RLock
-from typing import Final
+from typing import Final, Protocol
 
 from perdure.clock import Clock
 from perdure.daemon.joblog import log_path
+from perdure.daemon.worker.job_file import JobFile, complain
 
 #: A line without an end is written out when it is this long, bytes.
 _LONGEST_PENDING: Final = 64 * 1024
 _SMALLEST_HALF: Final = 512
 
 
+class Ear(Protocol):
+    """Who listens to logs: the newsroom. Called with the place's lock held."""
+
+    def hear(self, job_id: int, queue: str, data: bytes) -> None:
+        """This was appended to the job's log."""
+
+    def end_of_log(self, job_id: int) -> None:
+        """The job has ended, and its log with it."""
+
+
 class LogPlace:
-    """What all logs of a worker share: the folder, the limit, the clock and a lock.
+    """What all logs of a worker share: the folder, the limit, the clock, a lock, and who listens.
 
     The lock is there for threads that a handler starts: they write into the log of the job that runs.
     """
@@ -28,27 +38,31 @@ class LogPlace:
         self.half_bytes = max(limit_bytes // 2, _SMALLEST_HALF)
         self.clock = clock
         self.lock = RLock()
+        #: None while nobody listens to any job of this worker: then a line costs one look at this.
+        self.ear: Ear | None = None
         # A handler may fork while another thread writes: the child must not wait for a lock that nobody will release.
-        os.register_at_fork(after_in_child=self._new_lock)
+        # And it cannot tell anybody anything.
+        os.register_at_fork(after_in_child=self._reset)
 
-    def _new_lock(self) -> None:
+    def _reset(self) -> None:
         self.lock = RLock()
+        self.ear = None
 
 
 class JobLog:
     """One job's log. Errors of the disk are told once to descriptor 2 and then let be."""
 
-    __slots__ = ("_attempt", "_complained", "_fd", "_job_id", "_pending", "_place", "_size", "_started")
+    __slots__ = ("_attempt", "_complained", "_ended", "_file", "_job_id", "_pending", "_place", "_queue")
 
-    def __init__(self, place: LogPlace, job_id: int, attempt: int) -> None:
+    def __init__(self, place: LogPlace, job_id: int, attempt: int, queue: str = "") -> None:
         self._place = place
         self._job_id = job_id
         self._attempt = attempt
-        self._fd = -1
-        self._size = 0
+        self._queue = queue
+        self._file: JobFile | None = None
         self._pending = b""
-        self._started = False
         self._complained = False
+        self._ended = False
 
     def write(self, data: bytes) -> None:
         """Add `data`; whole lines go to the file at once, the rest waits for the end of its line."""
@@ -67,61 +81,49 @@ class JobLog:
                 self._append(data)
 
     def close(self) -> None:
-        """Flush and close the file. A later write opens it again: a task that outlives its job may still speak."""
+        """Flush and close the file. A later write opens it again: a task that outlives its job may still speak.
+
+        That is in the file then, but is not told to those who follow the job, which has ended for them.
+        """
         with self._place.lock:
             self.flush()
-            self._close_file()
+            if self._file is not None:
+                self._file.close()
+            if self._place.ear is not None and not self._ended:
+                self._place.ear.end_of_log(self._job_id)
+            self._ended = True
 
     def _append(self, data: bytes) -> None:
         half = self._place.half_bytes
         try:
+            file = self._file or self._open()
             for start in range(0, len(data), half):
-                self._append_piece(data[start : start + half])
+                file.append(data[start : start + half])
         except OSError as error:
             self._complain(error)
+        self._tell(data)
 
-    def _append_piece(self, piece: bytes) -> None:
-        if self._fd < 0:
-            self._open()
-        if self._size and self._size + len(piece) > self._place.half_bytes:
-            self._rotate()
-        while piece:
-            written = os.write(self._fd, piece)
-            self._size += written
-            piece = piece[written:]
-
-    def _open(self) -> None:
-        path = log_path(self._place.folder, self._job_id)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        try:
-            self._fd = os.open(path, flags, 0o640)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, flags, 0o640)
-        self._size = os.fstat(self._fd).st_size
-        if not self._started:
-            self._started = True
-            if self._attempt > 1 or self._size:
-                self._append_piece(self._headline())
+    def _open(self) -> JobFile:
+        file = JobFile(log_path(self._place.folder, self._job_id), self._place.half_bytes)
+        file.open()
+        self._file = file
+        if self._attempt > 1 or file.size:
+            headline = self._headline()
+            file.append(headline)
+            self._tell(headline)
+        return file
 
     def _headline(self) -> bytes:
         when = datetime.fromtimestamp(self._place.clock.now_ms() / 1000, UTC)
         return f"--- attempt {self._attempt}, {when:%Y-%m-%dT%H:%M:%SZ}\n".encode()
 
-    def _rotate(self) -> None:
-        path = log_path(self._place.folder, self._job_id)
-        self._close_file()
-        path.replace(f"{path}.1")
-        self._open()
-
-    def _close_file(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            with contextlib.suppress(OSError):
-                os.close(fd)
+    def _tell(self, data: bytes) -> None:
+        """Those who listen hear it even if the disk would not take it."""
+        ear = self._place.ear
+        if ear is not None and not self._ended:
+            ear.hear(self._job_id, self._queue, data)
 
     def _complain(self, error: OSError) -> None:
         if not self._complained:
             self._complained = True
-            with contextlib.suppress(OSError):
-                os.write(2, f"the log of job {self._job_id} cannot be written: {error}\n".encode())
+            complain("log", self._job_id, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from perdure.clock import Clock
@@ -10,8 +11,8 @@ from perdure.daemon.worker.failure import failure
 from perdure.daemon.worker.handlers import Handler, Handlers
 from perdure.daemon.worker.job_logger import JobLogger
 from perdure.daemon.worker.output import Output
+from perdure.daemon.worker.spooling import Spool, write_result
 from perdure.data_check import encode_data
-from perdure.errors import Permanent
 from perdure.wire.data import ErrorData
 from perdure.wire.work import Failed, JobRow
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from perdure.daemon.worker.desk import JobDesk
     from perdure.daemon.worker.newsroom import Newsroom
     from perdure.daemon.worker.ports import Ports
-    from perdure.daemon.worker.spooling import Spool
 
 
 class Spooled(NamedTuple):
@@ -31,6 +31,8 @@ class Spooled(NamedTuple):
     blob_json: str
 
 
+#: A result that is still to be written into the spool: takes as long as the disk does. Raises as `settle` does.
+Writing = Callable[[], Spooled]
 #: What one job came to: None (it completed without a result), the JSON text of its result, its file, or its failure.
 Outcome = str | Spooled | Failed | None
 
@@ -81,8 +83,9 @@ class Bench:
         self.ports = ports
 
 
-class ResultTooLarge(Permanent):
-    """The result is too large to be kept. Write it to a file and return its path."""
+def job_name(row: JobRow) -> str:
+    """What a job is called where its worker is looked at: the name of its task."""
+    return f"job {row.id} {row.kind} attempt {row.attempt}"
 
 
 def make_context(
@@ -105,26 +108,23 @@ def make_context(
     )
 
 
-def settle(bench: Bench, row: JobRow, result: object, desk: JobDesk | None) -> Outcome:
-    """What a handler's return value, or the file it has written, means. May write files: not on the loop.
+def settle(bench: Bench, row: JobRow, result: object, desk: JobDesk | None) -> Outcome | Writing:
+    """What a handler's return value, or the file it has written, means.
 
-    Raises NotData, ResultTooLarge, OSError.
+    Bytes, files, and JSON over limits.result go into the spool. Raises NotData, ResultTooLarge, StoreFull, OSError.
     """
-    return encode_result(result, bench.result_bytes)
-
-
-def encode_result(result: object, limit_bytes: int) -> str | None:
-    """The JSON text of what a handler returned; None for None. Raises NotData, ResultTooLarge."""
     if result is None:
-        return None
+        file = None if desk is None else desk.result
+        return None if file is None else lambda: Spooled(file.keep())
+    if isinstance(result, (bytes, bytearray, memoryview)):
+        view = memoryview(result)
+        data = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+        return lambda: Spooled(write_result(bench.spool, row.id, data, json=False))
     text = encode_data(result, "result")
     # A character takes one byte or more: the exact count is only needed near the limit.
-    if len(text) * 4 > limit_bytes and (size := len(text.encode())) > limit_bytes:
-        raise ResultTooLarge(
-            f"the result has {size:,} bytes, over the limit of {limit_bytes:,} (limits.result);"
-            " write it to a file and return its path"
-        )
-    return text
+    if len(text) * 4 <= bench.result_bytes or len(content := text.encode()) <= bench.result_bytes:
+        return text
+    return lambda: Spooled(write_result(bench.spool, row.id, memoryview(content), json=True))
 
 
 def fail(row: JobRow, handler: Handler, error: BaseException) -> Failed:

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from perdure.daemon.lag import LagMeter
 from perdure.daemon.worker import stacks
 from perdure.daemon.worker.alarm import Alarm
 from perdure.daemon.worker.async_lane import AsyncLane
@@ -24,6 +25,8 @@ from perdure.wire.work import (
     Breakers,
     Drain,
     DumpStacks,
+    Follow,
+    FollowQueues,
     Hello,
     JobRow,
     Observed,
@@ -31,11 +34,11 @@ from perdure.wire.work import (
     Returned,
     Run,
     StacksDumped,
+    Stop,
     ToWorker,
+    Unfollow,
 )
 
-#: How often the heartbeat word grows.
-HEARTBEAT_SECONDS: Final = 1.0
 #: How often the sync lane is looked at while it is busy: how late a soft time limit may come.
 WATCH_SECONDS: Final = 0.025
 #: How long good calls to dependencies are gathered before they are told.
@@ -60,6 +63,7 @@ class LoopSide:
         alarm: Alarm,
         bench: Bench,
         stacks_fd: int,
+        lag: LagMeter,
     ) -> None:
         self._loop = loop
         self._page = page
@@ -67,6 +71,7 @@ class LoopSide:
         self._alarm = alarm
         self._bench = bench
         self._stacks_fd = stacks_fd
+        self._lag = lag
         self._watching = False
         self._draining = False
         self._sync_ended = False
@@ -85,7 +90,7 @@ class LoopSide:
     def serve(self, lane: AsyncLane) -> None:
         """Turn the loop until the worker has drained."""
         self._async = lane
-        self._loop.call_soon(self._beat)
+        self._lag.start()
         self._channel.send(Hello(os.getpid()))
         stopped = False
         while not stopped:
@@ -95,6 +100,7 @@ class LoopSide:
             except (SystemExit, KeyboardInterrupt) as error:
                 # A background task of a handler raised it; jobs themselves are guarded. The loop can go on.
                 log.warning("worker.background_task_raised", type=type(error).__name__, advice="ignored")
+        self._lag.close()
         self._close_loop()
 
     def on_sync_end(self) -> None:
@@ -112,16 +118,25 @@ class LoopSide:
     # --- messages
 
     def _on_message(self, message: ToWorker) -> None:
+        self._lag.busy()
         match message:
             case Run():
                 self._take(message.jobs)
             case Recall():
                 self._give_back(message.count, set(message.ids))
+            case Stop():
+                self._stop(set(message.ids))
             case DumpStacks():
                 stacks.dump_all(self._stacks_fd, self._loop)
                 self._channel.send(StacksDumped())
             case Breakers():
                 self._bench.view.update(message.states)
+            case Follow():
+                self._bench.newsroom.follow(message)
+            case Unfollow():
+                self._bench.newsroom.unfollow(message)
+            case FollowQueues():
+                self._bench.newsroom.follow_queues(message)
             case Drain():
                 self._drain()
 
@@ -141,6 +156,7 @@ class LoopSide:
         if later:
             self._async.offer(later)
         if len(later) < len(rows):
+            self._alarm.came_again(row.id for row in rows)
             self._sync.offer([row for row in rows if not is_async(row.kind)] if later else rows)
             if not self._watching:
                 self._watching = True
@@ -153,6 +169,16 @@ class LoopSide:
             taken += last
             taken += self._async.take_back(count - len(last))
         self._channel.send(Returned(taken))
+
+    def _stop(self, ids: set[int]) -> None:
+        """What has not begun is given back; what runs is told to end. What has ended is on its way to be told."""
+        taken = self._sync.take_back_ids(ids) + self._async.take_back_ids(ids)
+        if taken:
+            self._channel.send(Returned(taken))
+            ids.difference_update(taken)
+        self._async.stop(ids)
+        if ids and self._watching:
+            self._sync.stop(ids)
 
     def _drain(self) -> None:
         self._draining = True
@@ -171,13 +197,10 @@ class LoopSide:
 
     # --- timers
 
-    def _beat(self) -> None:
-        self._page.beat()
-        self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
-
     def _watch(self) -> None:
         """While the sync lane is busy: ring its alarm, and send what a long job would hold up."""
-        if self._sync.idle and not self._sync.waiting:
+        if self._sync.at_rest:
+            self._alarm.stopping.clear()
             self._watching = False
             return
         self._alarm.poke()

@@ -38,6 +38,7 @@ from perdure.daemon.worker.handlers import Handlers
 from perdure.daemon.worker.job_log import LogPlace
 from perdure.daemon.worker.job_logger import JobLogger
 from perdure.daemon.worker.lane import Bench
+from perdure.daemon.worker.loop_lag import worker_meter
 from perdure.daemon.worker.loop_side import LoopSide
 from perdure.daemon.worker.newsroom import Newsroom
 from perdure.daemon.worker.outcome import Outbox
@@ -170,13 +171,15 @@ class Worker:
         self._sock = socket.socket(fileno=fds.channel)
         packet.set_buffers(self._sock)
         port = Port(self._sock)
-        output.open(LogPlace(Path(config.job_log_dir), config.job_log_bytes, clock))
+        place = LogPlace(Path(config.job_log_dir), config.job_log_bytes, clock)
+        output.open(place)
         output.install_logging(config.log_level)
         self._loop = uvloop.new_event_loop()
         view = BreakerView(self._report, clock, self._plan_report)
         toolbox = Toolbox(config.dependencies, config.store_id, view, self._loop, clock, random.Random())
         logger = JobLogger(output, config.log_level)
-        newsroom, spool, ports = Newsroom(), Spool(config.spool_dir, config.blob_bytes), Ports()
+        newsroom = Newsroom(port, place, clock, self._loop)
+        spool, ports = Spool(config.spool_dir, config.blob_bytes), Ports()
         commands = CommandRules(config.owner, tuple(config.shell_allow), config.command_grace)
         bench = Bench(
             handlers, clock, output, logger, config.result_bytes, view, toolbox, newsroom, spool, commands, ports
@@ -185,8 +188,9 @@ class Worker:
         alarm.install()
         self._output = output
         self._sync = SyncLane(bench, self._page.slot_writer(0), Outbox(port, self._page.done_ring("sync")), alarm)
-        self._side = LoopSide(self._loop, self._sock, self._page, self._sync, alarm, bench, fds.stacks)
-        port.older = self._side.unsent
+        lag = worker_meter(self._loop, self._page, port, output, lambda: not self._async.idle)
+        self._side = LoopSide(self._loop, self._sock, self._page, self._sync, alarm, bench, fds.stacks, lag)
+        port.older, port.before = self._side.unsent, newsroom.flush_ended
         slots = [self._page.slot_writer(index) for index in range(1, self._page.async_slots + 1)]
         box = Outbox(port, self._page.done_ring("async"))
         self._async = AsyncLane(bench, slots, box, self._loop, self._side.stop_if_done)

@@ -73,7 +73,7 @@ class Output:
         """Make what the current context writes belong to `row`. The caller closes the log."""
         if self._place is None:
             return None
-        log = JobLog(self._place, row.id, row.attempt)
+        log = JobLog(self._place, row.id, row.attempt, row.queue)
         _async_log.set(log)
         return log
 
@@ -89,7 +89,7 @@ class Output:
             return None
         with self._place.lock:
             if self._sync_log is None or self._sync_log_of is not row:
-                self._sync_log, self._sync_log_of = JobLog(self._place, row.id, row.attempt), row
+                self._sync_log, self._sync_log_of = JobLog(self._place, row.id, row.attempt, row.queue), row
             return self._sync_log
 
     def write(self, data: bytes, fallback_fd: int) -> None:

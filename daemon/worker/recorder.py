@@ -5,9 +5,9 @@ word has exactly one writer. The file, in native 8-byte words:
 
     word 0   magic                      word 5   pid of the worker (0: not started yet)
     word 1   layout version             word 6   heartbeat of the async lane's loop
-    word 2   slots of the async lane    words 7 to 15 are zero
-    word 3   hash of the boot id
-    word 4   id of the daemon's run
+    word 2   slots of the async lane    word 7   longest lag of that loop in the last minute, microseconds
+    word 3   hash of the boot id        word 8   what its lag stayed below but for a thousandth of that minute
+    word 4   id of the daemon's run     words 9 to 15 are zero
     word 16  slot 0, the sync lane; then one slot for each slot of the async lane. Eight words (a cache line) each:
              job id (0: free), attempt, start in CLOCK_MONOTONIC nanoseconds, time limit in ms plus one (0: none),
              how many jobs have finished in this slot, three spare
@@ -35,7 +35,7 @@ DONE_RING_IDS: Final = 512
 
 _MAGIC: Final = int.from_bytes(b"PERDURE1", "big")
 _VERSION: Final = 1
-_SLOTS, _BOOT, _RUN, _PID, _HEARTBEAT = 2, 3, 4, 5, 6
+_SLOTS, _BOOT, _RUN, _PID, _HEARTBEAT, _LAG_MAX, _LAG_P999 = 2, 3, 4, 5, 6, 7, 8
 _FIRST_SLOT: Final = 16
 _SLOT_WORDS: Final = 8
 _FINISHED: Final = 4
@@ -185,6 +185,10 @@ class RecorderPage:
         """Say that the async lane's loop turns."""
         self._words[_HEARTBEAT] += 1
 
+    def note_lag(self, max_ms: float, p999_ms: float) -> None:
+        """Record how late the async lane's loop was in the last minute."""
+        self._words[_LAG_MAX], self._words[_LAG_P999] = round(max_ms * 1000), round(p999_ms * 1000)
+
     def slot_writer(self, index: int) -> SlotWriter:
         """The writer of slot `index`: 0 is the sync lane, 1 to `async_slots` the async lane."""
         if not 0 <= index <= self.async_slots:
@@ -211,6 +215,11 @@ class RecorderPage:
     def heartbeat(self) -> int:
         """Grows once a second while the async lane's loop turns."""
         return self._words[_HEARTBEAT]
+
+    @property
+    def lag(self) -> tuple[float, float]:
+        """What `note_lag` said last, a second ago at most while the loop turns: milliseconds."""
+        return self._words[_LAG_MAX] / 1000, self._words[_LAG_P999] / 1000
 
     @property
     def progress(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from queue import SimpleQueue
 
 from perdure.daemon.worker.alarm import Alarm
@@ -31,6 +31,8 @@ class SyncLane:
         self._queue: deque[JobRow] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._draining = False
+        #: The executing job, if it has a desk, and that.
+        self._desk: tuple[int, JobDesk] | None = None
         #: True while the main thread waits for work. Not yet: it looks at the queue before it first waits.
         self.idle = False
         #: In a child that a handler forked: it must not go on with our jobs.
@@ -67,6 +69,13 @@ class SyncLane:
                 taken.append(row.id)
         return taken
 
+    def stop(self, ids: Set[int]) -> None:
+        """End these, if they have begun, or are about to: JobCancelled is raised in the handler."""
+        desk = self._desk
+        if desk is not None and desk[0] in ids:
+            desk[1].cancelled = True
+        self._alarm.stop(ids)
+
     def drain(self) -> None:
         """End when the queue is empty."""
         self._draining = True
@@ -76,6 +85,12 @@ class SyncLane:
     def waiting(self) -> int:
         """How many jobs have not begun."""
         return len(self._queue)
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing waits, nothing runs, and nothing will before the next `offer`."""
+        # In this order: what was waiting a moment ago has been run to its end if the lane is idle now.
+        return not self._queue and self.idle
 
     # --- the main thread
 
@@ -125,8 +140,6 @@ class SyncLane:
         if self._forked:
             os._exit(0)
         bench.output.end_sync_job()
-        if bench.newsroom.waiting:
-            bench.newsroom.flush()
         ended_ns = bench.clock.monotonic_ns()
         handler.slow = ended_ns - started_ns > LONG_JOB_NS
         is_due = self.outbox.add(handler, row, outcome, started_ns, ended_ns)
@@ -140,13 +153,20 @@ class SyncLane:
             args = handler.bind(row.args)
             if handler.wants_context:
                 desk = JobDesk(bench, row)
+                self._desk = row.id, desk
                 context = make_context(bench, row, args, started_ns, desk)
             result = self._call(handler, row, args, context, started_ns)
-            return None if result is None and desk is None else settle(bench, row, result, desk)
+            if result is None and desk is None:
+                return None
+            outcome = settle(bench, row, result, desk)
+            return outcome() if callable(outcome) else outcome
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a job does not end its worker
-            return fail(row, handler, error)
+            failed = fail(row, handler, error)
+            failed.stopped = row.id in self._alarm.stopping
+            return failed
         finally:
             if desk is not None:
+                self._desk = None
                 desk.close()
 
     def _call(
@@ -154,20 +174,18 @@ class SyncLane:
     ) -> object:
         """Call the handler with the alarm armed.
 
-        JobTimeout can be raised from the first statement of `try` until `finally` has disarmed the alarm, also in
-        between, after the handler has returned. In each of these places it leaves this function like an exception of
-        the handler. After the `finally` nothing is armed any more.
+        JobTimeout or JobCancelled can be raised from the first statement of `try` until `finally` has disarmed the
+        alarm, also in between, after the handler has returned. In each of these places it leaves this function like an
+        exception of the handler. After the `finally` nothing is armed any more.
         """
         alarm = self._alarm
         try:
-            if row.timeout_ms is not None:
-                alarm.limit_ms = row.timeout_ms
-                alarm.due_ns = started_ns + row.timeout_ms * 1_000_000
+            alarm.arm(row.id, row.timeout_ms, started_ns)
             if context is None:
                 return handler.function(**args)
             return handler.function(context, **args)
         finally:
-            alarm.due_ns = 0
+            alarm.job_id = 0
 
     def _note_fork(self) -> None:
         self._forked = True

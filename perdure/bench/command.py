@@ -16,9 +16,10 @@ import msgspec
 from perdure.bench import measure
 from perdure.bench.guard import guard_overhead
 from perdure.bench.parked import parked
+from perdure.bench.wire import wire
 
 #: What is run when nothing is named: `parked` takes minutes.
-USUAL = ("drain", "async", "latency", "guard")
+USUAL = ("drain", "async", "latency", "guard", "wire")
 NAMES = (*USUAL, "parked")
 
 
@@ -49,7 +50,7 @@ def bench(
     folder: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure this machine: NAMES are drain, async, latency, guard and parked; all but the last by default.
+    """Measure this machine: NAMES are drain, async, latency, guard, wire and parked; all but the last by default.
 
     Each compares its figure with a limit measured in the same run; all but guard start a daemon in a scratch folder.
     """
@@ -62,6 +63,7 @@ def bench(
         "latency": lambda path: measure.latency(path, samples, durability),
         "parked": lambda path: [parked(path, jobs, parked_jobs, workers, durability)],
         "guard": lambda _path: [guard_overhead()],
+        "wire": wire,
     }
     for name in names or USUAL:
         with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=folder) as scratch:
@@ -76,10 +78,10 @@ def _lines(figures: list[measure.Figure], as_json: bool) -> Iterator[str]:
             continue
         verdict = "met" if figure.met else "MISSED"
         yield (
-            f"{figure.benchmark:22} {figure.value:>12,} {figure.unit:7} goal {figure.goal} ({verdict}); "
+            f"{figure.benchmark:26} {figure.value:>12,} {figure.unit:7} goal {figure.goal} ({verdict}); "
             f"{figure.ratio:g} x {figure.limit_is} ({figure.limit:,})"
         )
-        yield f"{'':22} {figure.details}"
+        yield f"{'':26} {figure.details}"
 
 
 def _machine() -> str:

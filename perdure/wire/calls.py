@@ -17,12 +17,14 @@ from perdure.wire.channel import Channel
 from perdure.wire.data import ErrorData
 from perdure.wire.envelope import Call, Cancel, Event, Fault, Reply
 from perdure.wire.faults import to_data, to_exception
+from perdure.wire.mailroom import Mailroom
 
 
 class Caller:
     """Asks questions over a socket, which it owns; any number at the same time. Use it only in the loop's thread.
 
-    `on_event(body)` gets the still encoded body of each event from the other side; `on_close(cause)` is called once.
+    `on_event(body)` gets the still encoded body of each event from the other side, unless there are subscriptions,
+    whose news these are then (`mailroom`, see subscription.subscribe). `on_close(cause)` is called once.
     """
 
     def __init__(
@@ -43,6 +45,9 @@ class Caller:
         self._end: ErrorData | None = None
         #: The calls that are waiting, by id.
         self.pending: dict[int, asyncio.Future[Reply[msgspec.Raw] | Fault]] = {}
+        #: Descriptors that have come with answers whose callers have not run since.
+        self._arrived: dict[int, list[int]] = {}
+        self.mailroom: Mailroom | None = None
         self.channel: Channel[codec.Answer] = Channel(
             sock,
             codec.answer_decoder(),
@@ -51,6 +56,7 @@ class Caller:
             loop=self._loop,
             max_message_bytes=max_message_bytes,
             max_send_bytes=max_request_bytes,
+            max_fds=packet.MOST_FDS,
         )
 
     @property
@@ -69,8 +75,17 @@ class Caller:
 
         Raises CallTimeout after `timeout_s` seconds, ChannelClosed (or the other side's reason) when the connection
         ends, UsageError for a question that is too large, and what the other side's Fault carries. However it ends, it
-        is out of `pending`, and the other side learns when nobody waits any more.
+        is out of `pending`, and the other side learns when nobody waits any more. Descriptors that come with the answer
+        are closed.
         """
+        answer, received = await self.call_with_fds(body, timeout_s, reply=reply, fds=fds)
+        packet.close_all(received)
+        return answer
+
+    async def call_with_fds(
+        self, body: object, timeout_s: float | None = None, *, reply: Any = Any, fds: Sequence[int] = ()
+    ) -> tuple[Any, list[int]]:
+        """As `call`; the answer and the descriptors that came with it, which the caller closes."""
         if self._end is not None:
             raise to_exception(self._end)
         call_id = next(self._ids)
@@ -80,17 +95,30 @@ class Caller:
         self.pending[call_id] = future
         try:
             self.channel.send_encoded(data, fds)
-            answer = await future
+            answer = codec.open_answer(await future, reply)
+        except BaseException:
+            packet.close_all(self._arrived.pop(call_id, ()))
+            raise
         finally:
             if timer is not None:
                 timer.cancel()
             if self.pending.pop(call_id, None) is not None:
                 self.channel.send(Cancel(call_id))
-        return codec.open_answer(answer, reply)
+        return answer, self._arrived.pop(call_id, [])
 
-    async def request(self, request: object, timeout_s: float | None = None) -> Any:
+    async def request(self, request: object, timeout_s: float | None = None, fds: Sequence[int] = ()) -> Any:
         """Ask the daemon; the answer has the type that `control.REPLIES` names. Raises as `call` does."""
-        return await self.call(request, timeout_s, reply=codec.reply_type(request))
+        return await self.call(request, timeout_s, reply=codec.reply_type(request), fds=fds)
+
+    async def request_with_fds(
+        self, request: object, timeout_s: float | None = None, fds: Sequence[int] = ()
+    ) -> tuple[Any, list[int]]:
+        """As `request`; the answer and the descriptors that came with it, which the caller closes."""
+        return await self.call_with_fds(request, timeout_s, reply=codec.reply_type(request), fds=fds)
+
+    def post(self, request: object) -> None:
+        """Ask for something to be done, without waiting for the answer. Nothing happens if the connection has ended."""
+        self.channel.send(Call(next(self._ids), None, request))
 
     def event(self, body: object) -> bool:
         """Tell something without waiting for anything. False: nobody is there to hear it."""
@@ -108,7 +136,9 @@ class Caller:
 
     def _on_message(self, message: codec.Answer) -> None:
         if isinstance(message, Event):
-            if self._on_event is not None:
+            if self.mailroom is not None:
+                self.mailroom.deliver(message.body)
+            elif self._on_event is not None:
                 self._on_event(message.body)
             return
         if message.id == 0 and isinstance(message, Fault):
@@ -120,6 +150,8 @@ class Caller:
         # its Cancel or not, so only a live one is taken out here.
         if future is not None and not future.done():
             del self.pending[message.id]
+            if fds := self.channel.take_fds():
+                self._arrived[message.id] = fds
             future.set_result(message)
 
     def _closed(self, cause: Exception | None) -> None:
@@ -130,6 +162,8 @@ class Caller:
                 # One of its own for each: a raised exception collects the traceback of who raises it.
                 future.set_exception(to_exception(self._end))
         self.pending.clear()
+        if self.mailroom is not None:
+            self.mailroom.close(self._end)
         if self._on_close is not None:
             self._on_close(cause)
 

@@ -37,15 +37,18 @@ class Channel(Generic[T]):
     `cause` is None if either side just closed, a ProtocolError if what came was no message, or what `on_message`
     raised. `on_drained()` is called when nothing waits to be sent any more. `farewell(error)` makes a last message for
     a peer that broke the protocol. `max_message_bytes` bounds what is received, and what is sent, unless
-    `max_send_bytes` is given.
+    `max_send_bytes` is given. `max_fds`: how many descriptors a message may bring (take_fds); more of them are a
+    ProtocolError.
     """
 
     __slots__ = (
         "_decoder",
         "_farewell",
         "_fd",
+        "_fds",
         "_hangup",
         "_loop",
+        "_max_fds",
         "_max_message_bytes",
         "_max_send_bytes",
         "_on_close",
@@ -70,6 +73,7 @@ class Channel(Generic[T]):
         loop: asyncio.AbstractEventLoop | None = None,
         max_message_bytes: int = packet.OWN_MESSAGE_BYTES,
         max_send_bytes: int | None = None,
+        max_fds: int = 0,
         on_drained: Callable[[], object] | None = None,
         farewell: Callable[[ProtocolError], object] | None = None,
     ) -> None:
@@ -83,6 +87,9 @@ class Channel(Generic[T]):
         self._loop = loop or asyncio.get_running_loop()
         self._max_message_bytes = max_message_bytes
         self._max_send_bytes = max_send_bytes or max_message_bytes
+        self._max_fds = max_fds
+        #: What came with the message that `on_message` has now.
+        self._fds: list[int] = []
         #: Encoded messages with the descriptors that travel along, which are ours until sent.
         self._queue: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._retry: asyncio.TimerHandle | None = None
@@ -111,6 +118,7 @@ class Channel(Generic[T]):
     def send_encoded(self, data: bytes, fds: Sequence[int] = ()) -> bool:
         """The same for a message that is encoded already: one encoding can go to many peers."""
         packet.check_size(data, self._max_send_bytes)
+        packet.check_fds(fds)
         if self.closed or self._peer_gone:
             return False
         if not self._queue:
@@ -179,11 +187,12 @@ class Channel(Generic[T]):
     def _read(self) -> None:
         for _ in range(PACKETS_PER_TURN):
             try:
-                received = packet.receive(self._sock, self._max_message_bytes)
+                received = packet.receive(self._sock, self._max_message_bytes, self._max_fds)
                 if received is None:
                     self.close()
                     return
-                message = packet.decode(self._decoder, received[0])
+                data, self._fds = received
+                message = packet.decode(self._decoder, data)
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionResetError:
@@ -191,6 +200,7 @@ class Channel(Generic[T]):
                 # peer had sent: those messages are still to come, and then the end.
                 continue
             except ProtocolError as exc:
+                self._close_untaken()
                 self._refuse(exc)
                 return
             except OSError as exc:
@@ -202,8 +212,22 @@ class Channel(Generic[T]):
             except Exception as exc:
                 self.close(exc)
                 return
+            finally:
+                if self._fds:
+                    self._close_untaken()
             if self.closed or self._hangup is not None:
                 return
+
+    def take_fds(self) -> list[int]:
+        """The descriptors that came with the message that `on_message` has right now; the caller closes them.
+
+        What nobody has taken when `on_message` returns is closed.
+        """
+        fds, self._fds = self._fds, []
+        return fds
+
+    def _close_untaken(self) -> None:
+        packet.close_all(self.take_fds())
 
     def _refuse(self, error: ProtocolError) -> None:
         if self._farewell is not None:

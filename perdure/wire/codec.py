@@ -10,7 +10,7 @@ from msgspec import msgpack
 
 from perdure.errors import ProtocolError
 from perdure.wire import packet
-from perdure.wire.control import REPLIES, Request
+from perdure.wire.control import REPLIES, ClientEvent, Request
 from perdure.wire.envelope import Call, Cancel, Event, Fault, Reply
 from perdure.wire.faults import to_data, to_exception
 
@@ -26,8 +26,8 @@ def answer_decoder() -> msgpack.Decoder[Answer]:
 
 @cache
 def control_decoder() -> msgpack.Decoder[Any]:
-    """For the daemon's end of the control socket: Call[control.Request] or Cancel."""
-    return msgpack.Decoder(Call[Request] | Cancel)
+    """For the daemon's end of the control socket: Call[control.Request], Cancel or Event[control.ClientEvent]."""
+    return msgpack.Decoder(Call[Request] | Cancel | Event[ClientEvent])
 
 
 @cache

@@ -64,6 +64,7 @@ class BlockingEndpoint(Generic[T]):
     def send_encoded(self, data: bytes, fds: Sequence[int] = (), timeout_s: float | None = None) -> None:
         """The same for a message that is encoded already."""
         packet.check_size(data, self._max_message_bytes)
+        packet.check_fds(fds)
         self._sock.settimeout(timeout_s)
         packet.send(self._sock, data, fds)
 

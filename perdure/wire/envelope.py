@@ -5,6 +5,7 @@ Channels between the supervisor and its workers use no envelope: their messages 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Generic, TypeVar
 
 from msgspec import Meta, Struct
@@ -55,3 +56,16 @@ class Event(Struct, Generic[T], array_like=True, tag="event"):
     """Something to know; there is no answer."""
 
     body: T
+
+
+class WithDescriptors:
+    """What a server's handler answers with to pass descriptors along: the answer's body, and `fds`.
+
+    They are the server's from then on: it closes them once the answer is sent, and also when nobody wants it any more.
+    """
+
+    __slots__ = ("body", "fds")
+
+    def __init__(self, body: object, fds: Sequence[int]) -> None:
+        self.body = body
+        self.fds = fds

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from perdure.errors import MessageTooLarge, ProtocolError
+from perdure.errors import MessageTooLarge, ProtocolError, UsageError
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -36,7 +36,7 @@ MARKER = b"\xc1"
 #: How many bytes may wait in the kernel for a slow reader. The kernel lowers it to net.core.wmem_max.
 SEND_BUFFER_BYTES = 1024 * 1024
 
-#: More descriptors than this in one packet are a protocol error.
+#: More descriptors than this with one message are a protocol error.
 MOST_FDS = 16
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -44,7 +44,8 @@ SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_S
 #: MFD_NOEXEC_SEAL (Linux 6.3), which Python's os module does not name yet. Hardened kernels insist on it.
 _MFD_NOEXEC_SEAL = 0x0008
 _MFD_FLAGS = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-_ANCILLARY_BYTES = socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize)
+# One more: a large message comes in a descriptor of its own.
+_ANCILLARY_BYTES = socket.CMSG_SPACE((MOST_FDS + 1) * array.array("i").itemsize)
 _RIGHTS = (socket.SOL_SOCKET, socket.SCM_RIGHTS)
 
 #: Any message as msgpack. Raises TypeError, UnicodeEncodeError, OverflowError or RecursionError for what is not data.
@@ -71,6 +72,12 @@ def check_size(data: bytes, max_message_bytes: int) -> None:
             f"the message has {len(data):,} bytes; at most {max_message_bytes:,} go into one. "
             "Split it, or pass paths instead of contents."
         )
+
+
+def check_fds(fds: Sequence[int]) -> None:
+    """Raise UsageError if these are too many for one message."""
+    if len(fds) > MOST_FDS:
+        raise UsageError(f"{len(fds)} descriptors with one message; at most {MOST_FDS} can go")
 
 
 def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
@@ -136,7 +143,7 @@ def close_all(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
-def make_blob(data: bytes) -> int:
+def make_blob(data: bytes | memoryview) -> int:
     """A sealed memfd with this content; the caller closes it. Raises OSError when there is no memory or descriptor."""
     fd = _memfd()
     try:

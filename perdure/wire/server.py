@@ -38,7 +38,9 @@ class Server:
 
     `may_connect(peer)` decides who is served. `report(peer, error)` hears of peers turned away, of garbage, and of
     errors of the handler that are not PerdureErrors. `on_event(body, peer)`: events from clients, if the decoder
-    knows them. A client with `max_calls` calls in flight is not read until some are answered.
+    knows them. `on_gone(peer)` is called once for each client that was served, when it is gone. A client with
+    `max_calls` calls in flight is not read until some are answered. A message may bring up to `max_fds` descriptors
+    (take_fds); an answer that brings some is an envelope.WithDescriptors.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class Server:
         max_clients: int = 256,
         max_calls: int = 32,
         max_message_bytes: int = packet.CLIENT_MESSAGE_BYTES,
+        max_fds: int = packet.MOST_FDS,
         on_event: Callable[[Any, Peer], object] | None = None,
+        on_gone: Callable[[Peer], object] | None = None,
         report: Callable[[Peer, Exception], object] = _ignore,
     ) -> None:
         self.path = path
@@ -67,7 +71,9 @@ class Server:
         self._max_clients = max_clients
         self._max_calls = max_calls
         self._max_message_bytes = max_message_bytes
+        self._max_fds = max_fds
         self._on_event = on_event
+        self._on_gone = on_gone
         self._report = report
         self._sock: socket.socket | None = None
         self._file: SocketFile | None = None
@@ -89,10 +95,15 @@ class Server:
             self._file = SocketFile(self.path)
         self._serve(sock)
 
-    def close(self) -> None:
-        """Stop listening, remove the socket's own file, end all connections and cancel their calls."""
+    def close(self, reason: PerdureError | None = None) -> None:
+        """Stop listening, remove the socket's own file, end all connections and cancel their calls.
+
+        Clients hear the `reason`: it is what their calls and subscriptions fail with.
+        """
         self.stop_listening()
         for session in list(self._sessions.values()):
+            if reason is not None:
+                session.channel.send(codec.fault(0, reason))
             session.channel.close()
 
     def stop_listening(self) -> None:
@@ -134,6 +145,14 @@ class Server:
         """Send this connection an envelope.Event of the server's own accord. False: the client is gone."""
         session = self._sessions.get(peer)
         return session is not None and session.channel.send(message)
+
+    def take_fds(self, peer: Peer) -> list[int]:
+        """The descriptors that came with the request or event that is being handled right now; the caller closes them.
+
+        Only until the handler returns (the body of a coroutine runs later): what was not taken is closed then.
+        """
+        session = self._sessions.get(peer)
+        return [] if session is None else session.channel.take_fds()
 
     def pending_bytes(self, peer: Peer) -> int:
         """How much waits because this client reads slowly; 0 if it is gone."""
@@ -212,7 +231,13 @@ class Server:
             loop=self._loop,
             max_calls=self._max_calls,
             max_message_bytes=self._max_message_bytes,
+            max_fds=self._max_fds,
         )
 
     def _forget(self, session: Session) -> None:
         self._sessions.pop(session.peer, None)
+        if self._on_gone is not None:
+            try:
+                self._on_gone(session.peer)
+            except Exception as exc:
+                self._report(session.peer, exc)

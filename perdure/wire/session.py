@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from perdure.errors import CallTimeout, DaemonStopping, PerdureError, ProtocolError
 from perdure.wire import codec, packet
 from perdure.wire.channel import Channel
-from perdure.wire.envelope import Call, Cancel, Event, Reply
+from perdure.wire.envelope import Call, Cancel, Event, Reply, WithDescriptors
 from perdure.wire.peer import Peer
 
 #: Answers waiting for a slow client, in bytes, above which its questions wait too.
@@ -64,6 +64,7 @@ class Session:
         loop: asyncio.AbstractEventLoop,
         max_calls: int,
         max_message_bytes: int,
+        max_fds: int,
     ) -> None:
         self.peer = peer
         self.calls: dict[int, _Running] = {}
@@ -83,6 +84,7 @@ class Session:
             loop=loop,
             max_message_bytes=max_message_bytes,
             max_send_bytes=packet.OWN_MESSAGE_BYTES,
+            max_fds=max_fds,
             on_drained=self._adjust_reading,
             farewell=codec.farewell,
         )
@@ -173,22 +175,33 @@ class Session:
                 self._fail(call_id, error)
             else:
                 self._answer(call_id, future.result())
+        elif error is None and not future.cancelled():
+            _discard(future.result())
         self._adjust_reading()
 
     def _answer(self, call_id: int, result: object) -> None:
+        fds: Sequence[int] = ()
+        if isinstance(result, WithDescriptors):
+            fds = result.fds
+            result = result.body
         try:
             data = packet.encode(Reply(call_id, result))
-            self.channel.send_encoded(data)
+            self.channel.send_encoded(data, fds)
         except Exception as exc:
             self._fail(call_id, exc)
             return
-        if len(data) > packet.INLINE_BYTES:
+        finally:
+            packet.close_all(fds)
+        if fds or len(data) > packet.INLINE_BYTES:
             self._await_reader()
         elif self.channel.pending_bytes:
             self._adjust_reading()
 
     def _await_reader(self) -> None:
-        """A large answer lies in memory that counts nowhere until the client takes it: until then it may not ask."""
+        """A large answer lies in memory that counts nowhere until the client takes it: until then it may not ask.
+
+        The same for descriptors: the kernel lets only so many of a user's be on their way, to all clients together.
+        """
         self._unread = not self.channel.closed and self.channel.unread_bytes() > 0
         if self._unread:
             self._loop.call_later(READ_POLL_SECONDS, self._await_reader)
@@ -205,3 +218,9 @@ class Session:
         if cause is not None:
             self._report(self.peer, cause)
         self._on_end(self)
+
+
+def _discard(result: object) -> None:
+    """Nobody wants this answer any more."""
+    if isinstance(result, WithDescriptors):
+        packet.close_all(result.fds)

@@ -189,11 +189,17 @@ class PortOffered(Struct, array_like=True, tag="port"):
 
 
 class LoopBlocked(Struct, array_like=True, tag="blocked"):
-    """The worker's loop stood still for so long. `task` is the name of what ran then, `stack` where it was."""
+    """The worker's loop stood still for so long. `task` is the name of what ran then, `stack` where it was.
+
+    The stack is one line, the innermost frame first. `left_out`: how often this happened since the last message
+    without being told. `still`: it stands there yet.
+    """
 
     lag_ms: float
     task: str
     stack: str
+    left_out: int = 0
+    still: bool = False
 
 
 FromWorker = Hello | Done | Returned | StacksDumped | Observed | Told | PortOffered | LoopBlocked

@@ -58,7 +58,7 @@ def test_every_field_of_settings_is_a_key() -> None:
     for name, keys in all_keys().items():
         section = getattr(settings, name)
         assert {key.attribute for key in keys.values()} == set(section.__struct_fields__)
-    others = {"base", "source", "runtime", "credentials", "declared", "breaker_overrides"}
+    others = {"base", "source", "runtime", "credentials", "declared", "breaker_overrides", "queue_overrides"}
     assert set(settings.__struct_fields__) == {*all_keys(), *others}
 
 

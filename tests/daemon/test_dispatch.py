@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure.daemon.dispatch import SUSPECTS
+from perdure.daemon.isolation import SUSPECTS
 from perdure.daemon.ledger import Death
 from perdure.store.models import NewBatch, NewJob, Turn
 from perdure.wire.data import ErrorData
@@ -196,7 +196,7 @@ def test_a_replay_of_many_suspects_neither_fills_memory_nor_stops_the_others() -
     world.core.queues.fill("replayed")
     world.core.enqueue(NewBatch([NewJob("job", "other", 0, "{}", 3, 3, None, None, None, None)] * 5, False))
     world.settle()
-    assert len(world.core.suspects) <= SUSPECTS
+    assert len(world.core.isolation.suspects) <= SUSPECTS
     assert any(row.state == "running" for row in world.store.rows.values() if row.job.queue == "other")
     world.run_all()
 
@@ -342,8 +342,7 @@ def test_no_seed_of_faults_loses_doubles_or_strands_a_job(seed: int, workers: in
                 name = rng.choice(["a", "b", "c"])
                 rng.choice([world.core.queues.pause, world.core.queues.resume])(name)
             case 6:
-                world.core.cancel({rng.randrange(1, world.store.next_id + 1)})
-                world.act()
+                world.cancel(rng.randrange(1, world.store.next_id + 1))
             case _:
                 world.begin(number)
                 took = rng.choice([1_000, 1_000_000, 2_000_000_000])
@@ -357,6 +356,7 @@ def test_no_seed_of_faults_loses_doubles_or_strands_a_job(seed: int, workers: in
     for row in world.store.rows.values():
         assert row.state in END or row.state.startswith("dead") or row.state == "kind:unknown"
         assert row.finished == (0 if row.state.startswith("kind") else 1)
+    assert not world.core.wishes
     for state in world.core.workers.values():
         assert not state.held
         assert all(load.count == 0 and load.backlog_ns == 0 for load in state.lanes.values())
@@ -391,7 +391,7 @@ def test_a_kind_that_a_worker_does_not_know_parks_uncharged() -> None:
     world.workers[1].lanes["sync"].clear()
     world.settle()
     assert (world.store.rows[1].state, world.store.rows[1].attempt) == ("kind:job", 0)
-    assert world.core.kinds_parked == {"job"}
+    assert world.core.judge.kinds_parked == {"job"}
 
 
 def test_an_urgent_job_of_the_other_lane_is_not_hidden_by_a_full_one() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from perdure.daemon.dispatch import SUSPECT_REASON, SUSPECTS
 from perdure.daemon.doubts import DOUBTS
+from perdure.daemon.isolation import SUSPECT_REASON, SUSPECTS
 from perdure.store.models import Turn
 from perdure.wire.data import ErrorData
 from perdure.wire.work import Done, Failed

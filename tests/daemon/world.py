@@ -6,10 +6,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from perdure.daemon.actions import DrainWorker, ForkIsolated, Send, TakeBack
-from perdure.daemon.dispatch import SUSPECT_REASON, Dispatch
+from perdure.daemon.actions import DrainWorker, ForkIsolated, Send, StopJobs, TakeBack
+from perdure.daemon.dispatch import Dispatch
 from perdure.daemon.gate import Gate
+from perdure.daemon.isolation import SUSPECT_REASON
 from perdure.daemon.ledger import Death
+from perdure.daemon.wishes import Wish
 from perdure.daemon.worker_state import DispatchLimits
 from perdure.store.models import ClaimedJob, Committed, NewBatch, NewJob, Placed, Turn
 from perdure.wire.data import ErrorData, KindSpec, Lane
@@ -51,7 +53,11 @@ class MemoryStore:
         for buried in turn.buried:
             self._end(buried.id, buried.lease, f"dead:{buried.reason}", result)
         for taken in turn.cancelled:
-            self._end(taken.id, taken.lease, "cancelled", result)
+            if (row := self._held(taken.id, taken.lease, result)) is not None:
+                row.state, row.attempt, row.finished = "cancelled", row.attempt - 1, row.finished + 1
+        for stopped in turn.stopped:
+            self._end(stopped.id, stopped.lease, "cancelled", result)
+            self.rows[stopped.id].history.append(stopped.error_json)
         for retried in turn.retried:
             if (row := self._held(retried.id, retried.lease, result)) is not None:
                 row.state, row.due = "retryable", retried.scheduled_at
@@ -131,6 +137,8 @@ class SimWorker:
     lanes: dict[Lane, list[ClaimedJob]] = field(default_factory=lambda: {"sync": [], "async": []})
     executing: list[ClaimedJob] = field(default_factory=list)
     draining: bool = False
+    #: What it was told to end while it executed it.
+    told: list[int] = field(default_factory=list)
 
 
 class World:
@@ -208,6 +216,9 @@ class World:
                     self.most_sent = max(self.most_sent, sum(map(len, worker.lanes.values())))
                 case TakeBack(number, most, ids):
                     self._take_back(number, worker, most, ids)
+                case StopJobs(number, ids):
+                    worker.told += [job.id for job in worker.executing if job.id in ids]
+                    self._take_back(number, worker, 0, ids)
                 case DrainWorker(number):
                     worker.draining = True
                     self._take_back(number, worker, 1_000_000, [])
@@ -253,13 +264,24 @@ class World:
         assert self.core.done(number, done, self.now) == []
         return job
 
-    def die(self, number: int, charge: bool = True) -> list[int]:
+    def cancel(self, *ids: int, who: str = "ann") -> tuple[set[int], dict[int, Wish]]:
+        """Somebody cancels jobs that are claimed, and the workers are told."""
+        cancelled = self.core.cancel(set(ids), Wish(who, self.now, self.now * 1_000_000))
+        self.act()
+        return cancelled
+
+    def die(self, number: int, charge: bool = True, killed_for: Sequence[int] = ()) -> list[int]:
         """The worker is killed; another takes its place."""
         isolated = self.core.workers[number].isolated
         worker = self.workers.pop(number)
         executing = [job.id for job in worker.executing]
         charged = self.core.worker_died(
-            number, Death("it was killed", {"signal": "SIGKILL"}), self.now, executing=executing, charge=charge
+            number,
+            Death("it was killed", {"signal": "SIGKILL"}, "its stacks"),
+            self.now,
+            executing=executing,
+            timed_out=killed_for,
+            charge=charge,
         )
         if not self.core.stopping and not isolated:
             self.start_worker()
@@ -274,7 +296,7 @@ class World:
 
     def unpark_suspects(self) -> None:
         """What the duty does from time to time."""
-        if self.core.suspects_parked and not self.core.suspects:
+        if self.core.isolation.parked and not self.core.isolation.suspects:
             for row in self.store.rows.values():
                 if row.state == SUSPECT_REASON:
                     row.state = "available"

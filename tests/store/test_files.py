@@ -161,28 +161,45 @@ async def test_an_older_queue_is_brought_up_to_date(tmp_path: Path, monkeypatch:
         await open_sqlite(path)
 
 
+#: Twenty parked jobs (1 to 20), a completed one, a dead one (22) and one that waits, as the first perdure wrote them.
+FIRST_ROWS = """
+INSERT INTO jobs (id, kind, queue, state, priority, args, max_attempts, max_interruptions, created_at, scheduled_at,
+                  park_reason)
+WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20)
+SELECT i, 'gone', 'default', 'parked', i % 3, '{}', 3, 2, 1, 1, 'kind:gone' FROM n;
+INSERT INTO jobs (id, kind, queue, state, args, attempt, max_attempts, max_interruptions, created_at, scheduled_at,
+                  attempted_at, finalized_at, lease, result)
+VALUES (21, 'noop', 'default', 'completed', '{}', 1, 3, 2, 1, 1, 2, 3, 1, '7');
+INSERT INTO jobs (id, kind, queue, state, args, max_attempts, max_interruptions, created_at, scheduled_at, unique_key,
+                  tags)
+VALUES (23, 'noop', 'default', 'available', '{"a": 1}', 3, 2, 1, 1, 'k', '["red"]');
+INSERT INTO dead_letters (id, kind, queue, priority, args, last_args, attempt, max_attempts, interruptions,
+                          max_interruptions, created_at, died_at, reason, fingerprint, errors)
+VALUES (22, 'noop', 'default', 0, '{}', '{}', 1, 3, 0, 2, 1, 4, 'permanent', 'fp', '[{"attempt":1}]');
+INSERT INTO queues VALUES ('default', 5, 'ann');
+"""
+
+
 async def test_a_queue_of_the_first_schema_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """T31: the upgrade to the schema with breakers would lose jobs, letters, pauses or parked lines."""
     path = tmp_path / "queue.db"
     everything = load_migrations()
     monkeypatch.setattr(migrate, "load_migrations", lambda: everything[:1])
-    async with await open_sqlite(path) as store:
-        desk = Desk(store)
-        parked = await desk.park("kind:gone", *[new_job(priority=number % 3) for number in range(20)])
-        dead = await desk.dead()
-        done = await desk.running()
-        await desk.complete(done)
-        await desk.enqueue(new_job(unique_key="k", tags_json='["red"]'))
-        await store.pause("default", "ann", desk.now)
-        before = [await store.list(JobFilter(limit=100)), await store.count(), await store.get_dead(dead)]
+    await (await open_sqlite(path)).close()
+    run_sql(path, FIRST_ROWS)
     monkeypatch.setattr(migrate, "load_migrations", lambda: everything)
     async with await open_sqlite(path) as store:
-        assert [await store.list(JobFilter(limit=100)), await store.count(), await store.get_dead(dead)] == before
+        assert await store.count() == {"available": 1, "completed": 1, "parked": 20, "dead": 1}
+        (waits,) = await store.list(JobFilter(states=["available"]))
+        assert (waits.args, waits.unique_key, waits.tags, waits.blob) == ('{"a": 1}', "k", '["red"]', None)
+        letter = await store.get_dead(22)
+        assert letter is not None
+        assert (letter.fingerprint, letter.errors, letter.blob) == ("fp", '[{"attempt":1}]', None)
         assert await store.paused_queues() == ["default"]
         assert await store.breakers() == []
         name = await store.store_id()
-        assert await store.parked_counts("kind:") == {"kind:gone": len(parked)}
-        assert await store.unpark(["kind:gone"], 100, 0) == (len(parked), ["default"])
+        assert await store.parked_counts("kind:") == {"kind:gone": 20}
+        assert await store.unpark(["kind:gone"], 100, 0) == (20, ["default"])
     async with await open_sqlite(path) as store:
         assert await store.store_id() == name
     monkeypatch.setattr(migrate, "load_migrations", lambda: everything[:1])

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from perdure.store.models import Buried, Interrupted, NewBatch, Parked, Postponed, Released, Retried
+from perdure.store.models import Buried, Interrupted, NewBatch, Parked, Postponed, Released, Retried, Shed
 from perdure.store.sqlite import SqliteStore, open_sqlite
 from perdure.wire.data import DeadFilter, JobFilter, JobView
 from tests.store.desk import Desk, error_json, new_job
@@ -104,7 +104,7 @@ class StoreMachine(RuleBasedStateMachine):
                 state = "scheduled" if delay and delay > 0 else "available"
                 self.jobs[place.id] = Model(state, job.unique_key, *budgets, due=at or 0)
             elif place is not None:
-                assert place == (holder, True)
+                assert place == (holder, True, False)
             elif holder is None and job.unique_key:
                 self.jobs[-len(self.jobs) - 1] = Model("available", job.unique_key, 1, 1)
         if refused:
@@ -112,6 +112,19 @@ class StoreMachine(RuleBasedStateMachine):
         assert isinstance(first, Exception) == refused
         assert isinstance(second, list)
         self.jobs[second[0].id] = Model("available", None, 3, 2)
+
+    @rule(surplus=st.integers(1, 4), with_new=st.booleans())
+    def shed(self, surplus: int, with_new: bool) -> None:
+        batches = [NewBatch([new_job()], False)] if with_new else []
+        done = self.runner.run(self.desk.turn(batches=batches, shed=[Shed("default", surplus, error_json(0))]))
+        for places in done.placed:
+            assert isinstance(places, list)
+            assert places[0].shed, "the newest one goes first"
+            self.jobs[places[0].id] = Model("available", None, 3, 2)
+        available = sorted((job_id for job_id, job in self.jobs.items() if job.state == "available"), reverse=True)
+        assert done.shed == [(job_id, "default") for job_id in available[:surplus]]
+        for job_id in available[:surplus]:
+            self.jobs[job_id].die()
 
     @rule(limit=st.integers(1, 6))
     def claim(self, limit: int) -> None:
@@ -257,6 +270,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert not views
         counts = self.runner.run(self.desk.store.count())
         states = [job.state for job in self.jobs.values()]
+        waiting = sum(states.count(state) for state in LIVE if state != "running")
+        assert self.runner.run(self.desk.store.depths({"default": 10_000}))["default"].waiting == waiting
         assert counts == {state: states.count(state) for state in counts}
 
 

@@ -139,11 +139,11 @@ async def test_prune_takes_the_oldest_in_small_batches(open_desk: OpenDesk) -> N
             await desk.complete(job)
         ids = [job.id for job in jobs]
         hour = 3_600_000
-        assert await desk.store.prune(desk.now, hour, 100, 50) == []
-        assert sorted(await desk.store.prune(desk.now, hour, 6, 50)) == ids[:2]
-        assert sorted(await desk.store.prune(desk.now, hour, 2, 3)) == ids[2:5]
-        assert sorted(await desk.store.prune(desk.now + 2 * hour, hour, 100, 2)) == ids[5:7]
-        assert await desk.store.prune(desk.now + 2 * hour, hour, 100, 2) == ids[7:8]
+        assert await desk.store.prune(desk.now, hour, 100, 50) == ([], [])
+        assert sorted((await desk.store.prune(desk.now, hour, 6, 50)).ids) == ids[:2]
+        assert sorted((await desk.store.prune(desk.now, hour, 2, 3)).ids) == ids[2:5]
+        assert sorted((await desk.store.prune(desk.now + 2 * hour, hour, 100, 2)).ids) == ids[5:7]
+        assert (await desk.store.prune(desk.now + 2 * hour, hour, 100, 2)).ids == ids[7:8]
         assert await desk.states(ids[8:]) == ["running"] * 2
 
 
@@ -155,7 +155,7 @@ async def test_prune_keeps_letters_that_are_still_needed(open_desk: OpenDesk) ->
         await desk.store.discard([discarded], "ann", desk.now)
         await desk.store.replay([replayed], '{"v": 2}', "ann", desk.now)
         far = desk.now + 10**9
-        assert await desk.store.prune(far, 1000, 100, 10) == [discarded]
+        assert await desk.store.prune(far, 1000, 100, 10) == ([discarded], [])
         (job,) = await desk.claim("q")
         await desk.bury(job)
         letter = await desk.store.get_dead(replayed)

@@ -324,7 +324,7 @@ async def test_ids_are_never_used_twice(open_desk: OpenDesk) -> None:
     async with open_desk() as desk:
         job = await desk.running()
         await desk.complete(job)
-        assert await desk.store.prune(desk.now + 10, 0, 0, 100) == [job.id]
+        assert await desk.store.prune(desk.now + 10, 0, 0, 100) == ([job.id], [])
     async with open_desk() as desk:
         (place,) = await desk.enqueue(new_job())
         assert place.id > job.id

@@ -1,0 +1,184 @@
+"""What a committed turn means for its jobs: the states that they are in now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from perdure.store.models import Committed, NewBatch, Placed, Turn
+from perdure.store.states import (
+    AVAILABLE,
+    CANCELLED,
+    COMPLETED,
+    DEAD,
+    FINAL,
+    PARKED,
+    RETRYABLE,
+    RUNNING,
+    SCHEDULED,
+)
+from perdure.wire.streams import StateChange
+
+#: States in which a job ends.
+ENDS = FINAL | {DEAD}
+#: A result goes along if its text is no longer than this; longer ones can be fetched.
+RESULT_CHARS = 4_096
+#: So much of an error's text goes along.
+ERROR_CHARS = 1_024
+
+
+class Facts(NamedTuple):
+    """What the news of a claimed job say besides its state."""
+
+    kind: str
+    queue: str
+    attempt: int
+
+
+class _Wrong(msgspec.Struct):
+    type: str = ""
+    message: str = ""
+
+
+class _Outcome(Protocol):
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def lease(self) -> int: ...
+
+
+_decode_wrong = msgspec.json.Decoder(_Wrong).decode
+_decode_all_wrong = msgspec.json.Decoder(list[_Wrong]).decode
+
+
+class TurnNews:
+    """Reads one turn that is on disk.
+
+    `facts(id)`: of a job that was claimed until now; None for one that nobody listens to, which is left out then.
+    `all_new`: somebody listens to jobs that have no id until now.
+    """
+
+    def __init__(
+        self, turn: Turn, result: Committed, facts: Callable[[int], Facts | None], *, all_new: bool = True
+    ) -> None:
+        self._turn = turn
+        self._result = result
+        self._facts = facts
+        self._all_new = all_new
+        self._stale = frozenset(result.stale)
+
+    def changes(self) -> Iterator[StateChange]:
+        """The new states, in the order in which they came about."""
+        turn = self._turn
+        for lease, ids in turn.completed.items():
+            for job_id in ids:
+                yield from self._change(job_id, lease, COMPLETED)
+        for job_id, lease, text in turn.results:
+            yield from self._change(job_id, lease, COMPLETED, result=small(text))
+        for job_id, lease, _ in turn.spooled:
+            yield from self._change(job_id, lease, COMPLETED)
+        yield from self._failures()
+        yield from self._given_back(turn.released, AVAILABLE)
+        yield from self._given_back(turn.parked, PARKED)
+        yield from self._given_back(turn.cancelled, CANCELLED)
+        if self._all_new:
+            for batch, places in zip(turn.batches, self._result.placed, strict=False):
+                if not isinstance(places, Exception):
+                    yield from self._placed(batch, places)
+        why = {shed.queue: wrong(shed.error_json) for shed in turn.shed}
+        for job_id, queue in self._result.shed:
+            yield StateChange(job_id, DEAD, turn.now, queue=queue, error=why.get(queue))
+        for row in self._result.claimed:
+            if (known := self._facts(row.id)) is not None:
+                yield StateChange(row.id, RUNNING, turn.now, known.kind, known.queue, row.attempt)
+
+    def _failures(self) -> Iterator[StateChange]:
+        turn = self._turn
+        for retried in turn.retried:
+            yield from self._change(retried.id, retried.lease, RETRYABLE, retried.error_json)
+        for postponed in turn.postponed:
+            yield from self._change(postponed.id, postponed.lease, RETRYABLE, postponed.error_json, used=False)
+        for interrupted in turn.interrupted:
+            yield from self._change(interrupted.id, interrupted.lease, AVAILABLE, interrupted.error_json)
+        for buried in turn.buried:
+            yield from self._change(buried.id, buried.lease, DEAD, buried.error_json)
+        for stopped in turn.stopped:
+            yield from self._change(stopped.id, stopped.lease, CANCELLED, stopped.error_json)
+
+    def _given_back(self, outcomes: Sequence[_Outcome], state: str) -> Iterator[StateChange]:
+        for outcome in outcomes:
+            yield from self._change(outcome.id, outcome.lease, state, used=False)
+
+    def _change(
+        self,
+        job_id: int,
+        lease: int,
+        state: str,
+        error_json: str | None = None,
+        *,
+        result: str | None = None,
+        used: bool = True,
+    ) -> Iterator[StateChange]:
+        """The outcome of an attempt, if somebody listens and it has not been refused. `used`: the attempt is charged."""
+        known = self._facts(job_id)
+        if known is None or (job_id, lease) in self._stale:
+            return
+        attempt = known.attempt if used else max(0, known.attempt - 1)
+        error = None if error_json is None else wrong(error_json)
+        yield StateChange(job_id, state, self._turn.now, known.kind, known.queue, attempt, error, result)
+
+    def _placed(self, batch: NewBatch, places: Sequence[Placed]) -> Iterator[StateChange]:
+        now = self._turn.now
+        for job, place in zip(batch.jobs, places, strict=False):
+            if not place.duplicate:
+                later = job.scheduled_at is not None and job.scheduled_at > now
+                yield StateChange(place.id, SCHEDULED if later else AVAILABLE, now, job.kind, job.queue)
+
+
+def ended_ids(turn: Turn) -> Iterator[int]:
+    """The jobs whose attempts ended in this turn, one way or another."""
+    for ids in turn.completed.values():
+        yield from ids
+    for job_id, *_ in (*turn.results, *turn.spooled):
+        yield job_id
+    outcomes: tuple[Sequence[_Outcome], ...] = (
+        turn.retried,
+        turn.postponed,
+        turn.interrupted,
+        turn.released,
+        turn.parked,
+        turn.buried,
+        turn.cancelled,
+        turn.stopped,
+    )
+    for some in outcomes:
+        for outcome in some:
+            yield outcome.id
+
+
+def small(result_json: str | None) -> str | None:
+    """A result that may go along."""
+    return result_json if result_json is not None and len(result_json) <= RESULT_CHARS else None
+
+
+def wrong(error_json: str) -> str:
+    """ "Type: message" of one entry of a job's errors."""
+    try:
+        found = _decode_wrong(error_json)
+    except msgspec.MsgspecError:
+        return error_json[:ERROR_CHARS]
+    return _words(found)
+
+
+def last_wrong(errors_json: str | None) -> str | None:
+    """ "Type: message" of the last of a job's errors, if there are any."""
+    found = _decode_all_wrong(errors_json) if errors_json else []
+    return _words(found[-1]) if found else None
+
+
+def _words(found: _Wrong) -> str:
+    text = f"{found.type}: {found.message}" if found.message else found.type
+    return text if len(text) <= ERROR_CHARS else f"{text[: ERROR_CHARS - 1]}…"

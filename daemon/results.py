@@ -1,0 +1,28 @@
+"""Results, as clients ask for them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perdure.daemon.spool import Spool
+from perdure.errors import NotFound, WrongState
+from perdure.store.contract import Store
+from perdure.store.states import COMPLETED
+from perdure.wire.control import ResultView
+from perdure.wire.data import Blob
+from perdure.wire.envelope import WithDescriptors
+
+
+async def result_of(store: Store, spool: Spool, job_id: int) -> ResultView | WithDescriptors:
+    """The result of a completed job; a spooled one as an open descriptor. Raises NotFound, WrongState."""
+    job = await store.get(job_id)
+    if job is None:
+        if await store.get_dead(job_id) is None:
+            raise NotFound(f"no job {job_id}; it never was, or it finished and was pruned")
+        raise WrongState(f"job {job_id} is dead, so it has no result; `perdure dead show {job_id}` tells why")
+    if job.state != COMPLETED:
+        raise WrongState(f"job {job_id} is {job.state}, so it has no result yet; `perdure wait {job_id}` waits for it")
+    if job.result_blob is None:
+        return ResultView(job.result)
+    blob = msgspec.json.decode(job.result_blob, type=Blob)
+    return WithDescriptors(ResultView(blob=blob), [await spool.open_result(job_id, blob)])

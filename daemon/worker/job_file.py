@@ -1,0 +1,63 @@
+"""A file that a job fills: made by its first line, bounded by one rotation."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+from perdure.daemon.joblog import rotated_path
+
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+class JobFile:
+    """Appended to by one thread at a time. The present and the rotated file have up to `half_bytes` each."""
+
+    __slots__ = ("_fd", "_half_bytes", "_path", "size")
+
+    def __init__(self, path: Path, half_bytes: int) -> None:
+        self._path = path
+        self._half_bytes = half_bytes
+        self._fd = -1
+        #: Bytes in the present file.
+        self.size = 0
+
+    def open(self, *, anew: bool = False) -> None:
+        """Open it, and make it if it is not there. `anew`: what it has, also the rotated half, goes. Raises OSError."""
+        if anew:
+            rotated_path(self._path).unlink(missing_ok=True)
+        flags = _FLAGS | os.O_TRUNC if anew else _FLAGS
+        try:
+            self._fd = os.open(self._path, flags, 0o640)
+        except FileNotFoundError:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self._path, flags, 0o640)
+        self.size = os.fstat(self._fd).st_size
+
+    def append(self, data: bytes) -> None:
+        """Add `data`, of up to `half_bytes`; a file that would grow too large is rotated before. Raises OSError."""
+        if self._fd < 0:
+            self.open()
+        if self.size and self.size + len(data) > self._half_bytes:
+            self.close()
+            self._path.replace(rotated_path(self._path))
+            self.open()
+        while data:
+            written = os.write(self._fd, data)
+            self.size += written
+            data = data[written:]
+
+    def close(self) -> None:
+        """Close it; `append` opens it again."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def complain(what: str, job_id: int, error: OSError) -> None:
+    """Say to descriptor 2 that a file of a job cannot be written, which is no reason for the job to fail."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"the {what} of job {job_id} cannot be written: {error}\n".encode())

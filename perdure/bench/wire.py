@@ -1,0 +1,266 @@
+"""The idioms of the channels: event, call, subscription, port, each beside what a bare socket does in the same run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvloop
+from msgspec import Struct
+from msgspec.msgpack import Decoder
+
+from perdure.bench.daemon import running_daemon
+from perdure.bench.far_end import PIECE_BYTES, Note, far_end
+from perdure.bench.measure import Figure
+from perdure.wire import packet
+from perdure.wire.blocking import BlockingCaller
+from perdure.wire.calls import Caller, connect
+from perdure.wire.channel import Channel
+from perdure.wire.control import AttachPort, Enqueue, Ping, Subscribe, WaitJobs
+from perdure.wire.data import JobSpec
+from perdure.wire.streams import Emitted
+
+#: One at a time: enough for a p99. One after the other without waiting: about a second.
+SAMPLES = 10_000
+EVENTS = 200_000
+CALLS = 60_000
+#: Calls that one client has in flight when it does not wait for each.
+IN_FLIGHT = 32
+#: Values that a job emits: as fast as it can, and then with a pause after each.
+VALUES = 100_000
+SLOW_VALUES = 100
+#: What goes through a port.
+PORT_BYTES = 1 << 30
+#: As long as an event of a job: 100 bytes.
+TEXT = "x" * 80
+
+GIB = 1 << 30
+
+
+class Limits(Struct):
+    """What bare sockets do here: microseconds of a round trip each, packets a second one way, bytes a second."""
+
+    trips_us: list[float]
+    packets: float
+    bytes: float
+
+
+def wire(folder: Path) -> list[Figure]:
+    """Throughput and latency of each idiom, between two processes, and through a real daemon where there is one."""
+    limits = Limits(*_bare(), _bare_stream())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        figures = runner.run(_events(limits))
+        with running_daemon(folder, workers=1, durability="normal") as caller:
+            path = str(folder / "perdure.sock")
+            blocking = _blocking_calls(caller)
+            figures += runner.run(_calls(path, limits, blocking))
+            figures += _subscription(caller, limits)
+            figures += _port(caller, limits)
+    return figures
+
+
+# --- bare sockets: the limits
+
+
+def _bare() -> tuple[list[float], float]:
+    """Packets of the size of an event, from one process to another: round trips, and as fast as they go one way."""
+    data = packet.encode(Note(time.monotonic_ns(), False, TEXT))
+    ask, tell = b"\1" + data[1:], b"\0" + data[1:]
+    with far_end("bare", socket.SOCK_SEQPACKET) as sock:
+        packet.set_buffers(sock)
+        trips = []
+        for _ in range(SAMPLES):
+            started = time.perf_counter_ns()
+            sock.send(ask)
+            sock.recv(65536)
+            trips.append((time.perf_counter_ns() - started) / 1000)
+        started = time.perf_counter_ns()
+        for _ in range(EVENTS):
+            sock.send(tell)
+        sock.send(ask)
+        sock.recv(65536)
+        return trips, EVENTS / ((time.perf_counter_ns() - started) / 1e9)
+
+
+def _bare_stream() -> float:
+    """Bytes a second from one process to another."""
+    with far_end("sink", socket.SOCK_STREAM) as sock:
+        sock.sendall(b"\1")
+        sock.recv(1)
+        return _pour(sock)
+
+
+def _pour(sock: socket.socket) -> float:
+    """Send PORT_BYTES, and wait until the other side says that it has them; bytes a second."""
+    piece = memoryview(bytes(PIECE_BYTES))
+    started = time.perf_counter()
+    for _ in range(PORT_BYTES // PIECE_BYTES):
+        sock.sendall(piece)
+    sock.shutdown(socket.SHUT_WR)
+    counted = sock.recv(8, socket.MSG_WAITALL)
+    seconds = time.perf_counter() - started
+    if int.from_bytes(counted, "big") != PORT_BYTES:
+        raise RuntimeError("the other side did not get all bytes")
+    return PORT_BYTES / seconds
+
+
+# --- events
+
+
+async def _events(limits: Limits) -> list[Figure]:
+    """Messages to another process, which nobody answers: what a worker tells the supervisor."""
+    with far_end("channel", socket.SOCK_SEQPACKET) as sock:
+        answers: asyncio.Queue[Note] = asyncio.Queue()
+        drained = asyncio.Event()
+        decoder: Decoder[Note] = Decoder(Note)
+        channel = Channel(sock, decoder, answers.put_nowait, lambda _: None, on_drained=drained.set)
+        taken = []
+        for _ in range(SAMPLES):
+            channel.send(Note(time.monotonic_ns(), True, TEXT))
+            note = await answers.get()
+            taken.append((note.came_ns - note.sent_ns) / 1000)
+        started = time.perf_counter()
+        for _ in range(EVENTS):
+            channel.send(Note(0, False, TEXT))
+            if channel.pending_bytes:
+                drained.clear()
+                await drained.wait()
+        channel.send(Note(0, True, ""))
+        await answers.get()
+        rate = EVENTS / (time.perf_counter() - started)
+        channel.close()
+    details = f"{EVENTS:,} messages of 100 bytes over a Channel, each decoded and counted by the other process"
+    return [
+        _rate("wire event", rate, "events/s", limits.packets, "bare packets, one way", 10_000, details),
+        _delay("wire event, latency", taken, [trip / 2 for trip in limits.trips_us], "half a bare round trip", 5.0),
+    ]
+
+
+# --- calls
+
+
+def _blocking_calls(caller: BlockingCaller) -> list[float]:
+    taken = []
+    for _ in range(SAMPLES):
+        started = time.perf_counter_ns()
+        caller.request(Ping())
+        taken.append((time.perf_counter_ns() - started) / 1000)
+    return taken
+
+
+async def _calls(path: str, limits: Limits, blocking: list[float]) -> list[Figure]:
+    """Ping, on the control socket of a real daemon."""
+    async with await connect(path) as caller:
+        taken = []
+        for _ in range(SAMPLES):
+            started = time.perf_counter_ns()
+            await caller.request(Ping())
+            taken.append((time.perf_counter_ns() - started) / 1000)
+        started_all = time.perf_counter()
+        await asyncio.gather(*(_ask_often(caller, CALLS // IN_FLIGHT) for _ in range(IN_FLIGHT)))
+        rate = CALLS // IN_FLIGHT * IN_FLIGHT / (time.perf_counter() - started_all)
+    one_by_one = f"{1e6 / statistics.mean(taken):,.0f} calls/s one at a time; without an event loop in the client: "
+    one_by_one += f"median {statistics.median(blocking) / 1000:.3f} ms, p99 {_p99(blocking) / 1000:.3f} ms"
+    details = f"one client with {IN_FLIGHT} calls in flight, on the control socket of a daemon; Ping"
+    bare = 1e6 / statistics.mean(limits.trips_us)
+    return [
+        _rate("wire calls, pipelined", rate, "calls/s", bare, "bare round trips, one at a time", 20_000, details),
+        _delay("wire call, latency", taken, limits.trips_us, "a bare round trip", 0.2, one_by_one),
+    ]
+
+
+async def _ask_often(caller: Caller, times: int) -> None:
+    for _ in range(times):
+        await caller.request(Ping())
+
+
+# --- subscriptions
+
+
+def _subscription(caller: BlockingCaller, limits: Limits) -> list[Figure]:
+    """Values that a job emits, as a subscriber gets them: worker, supervisor, client."""
+    came, skipped, seconds, _ = _follow(caller, VALUES, 0.0)
+    rate = came / seconds
+    details = f"{VALUES:,} values emitted at once by one job: {came:,} came, {skipped:,} were left out and counted"
+    _, _, _, taken = _follow(caller, SLOW_VALUES, 0.037)
+    slow = f"{SLOW_VALUES} values, one each 37 ms; they are gathered for up to 100 ms on purpose"
+    half = [trip / 2 for trip in limits.trips_us]
+    return [
+        _rate("wire subscription", rate, "values/s", limits.packets, "bare packets, one way", 10_000, details),
+        _delay("wire subscription, latency", taken, half, "half a bare round trip", 200.0, slow),
+    ]
+
+
+def _follow(caller: BlockingCaller, count: int, pause_s: float) -> tuple[int, int, float, list[float]]:
+    """Values that came, that did not, seconds, and how long each took (microseconds)."""
+    came, skipped, taken = 0, 0, []
+    started = time.perf_counter()
+    job_id = caller.request(Enqueue([JobSpec("bench.tell", f'{{"count": {count}, "pause_s": {pause_s}}}')]))[0].id
+    with caller.subscription(Subscribe(ids=[job_id], topics=["emit"])) as news:
+        for message in news:
+            now = time.monotonic_ns()
+            skipped += message.skipped.values
+            values = [entry for entry in message.entries if isinstance(entry, Emitted)]
+            came += len(values)
+            taken += [(now - int(entry.value)) / 1000 for entry in values]
+    return came, skipped, time.perf_counter() - started, taken
+
+
+# --- ports
+
+
+def _port(caller: BlockingCaller, limits: Limits) -> list[Figure]:
+    """A gibibyte from a client to a handler, directly."""
+    job_id = caller.request(Enqueue([JobSpec("bench.swallow")]))[0].id
+    _, fds = caller.request_with_fds(AttachPort(job_id), 30)
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.socket(fileno=fds[0]))
+        taken = []
+        for _ in range(SAMPLES):
+            started = time.perf_counter_ns()
+            sock.sendall(b"\1")
+            sock.recv(1)
+            taken.append((time.perf_counter_ns() - started) / 1000)
+        rate = _pour(sock)
+    caller.request(WaitJobs([job_id]), 30)
+    details = f"{PORT_BYTES // GIB} GiB from a client to an async handler; the supervisor sees none of it"
+    gib, limit = round(rate / GIB, 2), round(limits.bytes / GIB, 2)
+    return [
+        Figure(
+            "wire port", gib, "GiB/s", limit, "a bare stream socket", round(gib / limit, 2),
+            ">= 1 GiB/s", gib >= 1, details,
+        ),
+        _delay("wire port, latency", taken, limits.trips_us, "a bare round trip", 1.0, "one byte, there and back"),
+    ]  # fmt: skip
+
+
+# --- figures
+
+
+def _rate(name: str, value: float, unit: str, limit: float, limit_is: str, goal: int, details: str) -> Figure:
+    ratio = round(value / limit, 2)
+    return Figure(
+        name, round(value), unit, round(limit), limit_is, ratio, f">= {goal:,} {unit}", value >= goal, details
+    )
+
+
+def _delay(
+    name: str, taken_us: Sequence[float], limit_us: Sequence[float], limit_is: str, goal_ms: float, details: str = ""
+) -> Figure:
+    """The median in milliseconds; p99 in the details."""
+    pick: Callable[[Sequence[float]], float] = statistics.median
+    value, limit = pick(taken_us) / 1000, pick(limit_us) / 1000
+    text = f"p99 {_p99(taken_us) / 1000:.3f} ms" + (f"; {details}" if details else "")
+    return Figure(
+        name, round(value, 4), "ms", round(limit, 4), limit_is, round(value / limit, 1),
+        f"<= {goal_ms:g} ms", value <= goal_ms, text,
+    )  # fmt: skip
+
+
+def _p99(values: Sequence[float]) -> float:
+    return sorted(values)[int(len(values) * 0.99)]

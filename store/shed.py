@@ -1,0 +1,45 @@
+"""Shedding: what is too much for a full queue goes to the dead letters, in the transaction that brings the new jobs."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import msgspec
+
+from perdure.fingerprint import fingerprint
+from perdure.store.models import Committed, Shed, Turn
+from perdure.store.statements import SQL
+from perdure.wire.data import ErrorData
+
+_encode = msgspec.json.Encoder().encode
+
+
+def shed_surplus(connection: sqlite3.Connection, turn: Turn, done: Committed) -> None:
+    """Shed what the turn says, into `done.shed`, and mark it in `done.placed`, which has the turn's new jobs."""
+    for shed in turn.shed:
+        surplus = shed.surplus - _refused(turn, done, shed.queue)
+        if surplus > 0:
+            done.shed += ((job_id, shed.queue) for job_id in _shed(connection, shed, surplus, turn.now))
+    gone = {job_id for job_id, _ in done.shed}
+    if gone:
+        done.placed = [
+            places if isinstance(places, Exception) else [one._replace(shed=one.id in gone) for one in places]
+            for places in done.placed
+        ]
+
+
+def _refused(turn: Turn, done: Committed, queue: str) -> int:
+    """How many of the new jobs did not go in, because their batch broke a rule: nothing need go for them."""
+    refused = (batch for batch, places in zip(turn.batches, done.placed, strict=True) if isinstance(places, Exception))
+    return sum(job.queue == queue for batch in refused for job in batch.jobs)
+
+
+def _shed(connection: sqlite3.Connection, shed: Shed, surplus: int, now: int) -> list[int]:
+    rows = connection.execute(SQL["least_urgent"], {"queue": shed.queue, "surplus": surplus}).fetchall()
+    ids = [job_id for (job_id,) in rows]
+    # All that one queue has shed is one group, whatever the numbers in the message are.
+    name = fingerprint(ErrorData("shed", shed.queue))
+    parameters = {"ids": _encode(ids).decode(), "now": now, "error": shed.error_json, "fingerprint": name}
+    connection.execute(SQL["shed"], parameters)
+    connection.execute(SQL["remove_shed"], parameters)
+    return ids
