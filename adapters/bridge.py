@@ -31,6 +31,10 @@ class Bridge:
         When an exception interrupts the waiting, the coroutine is cancelled, and not waited for. Raises UsageError on
         the loop's own thread, where it would wait for itself.
         """
+        return self.run_to_end(0, function, *args, **kwargs)
+
+    def run_to_end(self, patience: float, function: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> T:
+        """The same, but a coroutine that is cancelled is waited for, up to `patience` seconds."""
         self._refuse_own_thread()
         stay = _Stay(self.loop)
 
@@ -38,10 +42,13 @@ class Bridge:
             stay.begin()
             return await function(*args, **kwargs)
 
+        future = asyncio.run_coroutine_threadsafe(call(), self.loop)
         try:
-            return asyncio.run_coroutine_threadsafe(call(), self.loop).result()
+            return future.result()
         except BaseException:
             stay.give_up()
+            if patience and not future.done():
+                concurrent.futures.wait([future], patience)
             raise
 
     @contextlib.contextmanager

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
-from perdure.adapters.port import Port
-from perdure.adapters.process import Completed
+from perdure.adapters.port import BlockingPort, Port
+from perdure.adapters.process import Completed, Helpers, Surroundings, run
+from perdure.adapters.program import read_wishes
 from perdure.errors import UsageError
 from perdure.wire.data import Blob
 
 
 class DeskDouble:
-    """Remembers what a handler says: `progressed`, `emitted`, and `result` with what it wrote into its result file."""
+    """Remembers what a handler says: `progressed`, `emitted`, `result` with what it wrote into its result file, and
+    `printed` with what its commands wrote: those are really run.
+    """
 
     def __init__(self, blob: bytes | None = None, *, cancelled: bool = False) -> None:
         self.cancelled = cancelled
         self.progressed: list[tuple[float, float | None, str | None]] = []
         self.emitted: list[Any] = []
         self.result = io.BytesIO()
+        self.printed = io.BytesIO()
         self._blob = blob
 
     def progress(self, done: float, total: float | None, text: str | None) -> None:
@@ -44,10 +50,23 @@ class DeskDouble:
         """A file in memory: `result`."""
         return self.result
 
-    async def run(self, argv: tuple[str, ...], **options: Any) -> Completed:
-        """See Context.run."""
-        raise NotImplementedError
+    async def run(self, argv: tuple[str, ...], *, only_allowed: bool = False, **options: Any) -> Completed:
+        """See Context.run. Everything is allowed."""
+        helpers = Helpers()
+        try:
+            return await run(read_wishes(argv, {}, **options), Surroundings(self.printed, helpers))
+        finally:
+            helpers.close()
+
+    def run_blocking(self, argv: tuple[str, ...], options: dict[str, Any]) -> Completed:
+        """See BlockingTools.run. On a loop of its own, in a thread: the test may have a loop here."""
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(lambda: asyncio.run(self.run(argv, **options))).result()
 
     async def port(self, timeout: float | None) -> Port:
+        """There is no client in a test. Raises UsageError."""
+        raise UsageError("there is no client in a test: give the handler a function to read from instead")
+
+    def port_blocking(self, timeout: float | None) -> BlockingPort:
         """There is no client in a test. Raises UsageError."""
         raise UsageError("there is no client in a test: give the handler a function to read from instead")

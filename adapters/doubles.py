@@ -18,6 +18,8 @@ class Doubles:
     def __init__(self, job_id: int, **doubles: Any) -> None:
         self._job_id = job_id
         self._doubles = doubles
+        #: Set by the context.
+        self.desk: Any = None
 
     @property
     def postgres(self) -> Any:
@@ -37,7 +39,9 @@ class Doubles:
     @property
     def blocking(self) -> Any:
         """The same doubles, guards and marks for a synchronous handler."""
-        return _BlockingDoubles(self._job_id, **self._doubles)
+        blocking = _BlockingDoubles(self._job_id, **self._doubles)
+        blocking.desk = self.desk
+        return blocking
 
     def guard(self, name: str, *, fallback: Any = ..., **_options: Any) -> Callable[[Callable[..., Any]], Any]:
         """No breaker, no retry: call the function; `fallback` counts when it raises."""
@@ -68,6 +72,14 @@ class Doubles:
 
 class _BlockingDoubles(Doubles):
     """Without `await`."""
+
+    def run(self, *argv: str, **options: Any) -> Any:
+        """Really run a command."""
+        return self.desk.run_blocking(argv, options)
+
+    def port(self, timeout: float | None = None) -> Any:
+        """There is no client in a test. Raises UsageError."""
+        return self.desk.port_blocking(timeout)
 
     def guard(self, name: str, *, fallback: Any = ..., **_options: Any) -> Callable[[Callable[..., Any]], Any]:
         """Call the function; `fallback` counts when it raises."""

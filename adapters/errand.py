@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple, TypeVar
 
-from perdure.errors import CallTooLong, JobTimeout
+from perdure.errors import CallTooLong, JobCancelled, JobTimeout
 
 R = TypeVar("R")
 
@@ -30,8 +30,8 @@ class _Errand(NamedTuple):
 def run_errands(loop: asyncio.AbstractEventLoop, start: Callable[[Send], Awaitable[R]]) -> R:
     """Run what `start(send)` returns on `loop`, and until it ends, here, the functions that it sends.
 
-    Returns and raises what comes of it. JobTimeout, and what is no Exception, ends all at once: it is meant for the
-    handler, and says nothing about a service. Not for the loop's own thread.
+    Returns and raises what comes of it. JobTimeout, JobCancelled, and what is no Exception, ends all at once: it is
+    meant for the handler, and says nothing about a service. Not for the loop's own thread.
     """
     errands: SimpleQueue[_Errand | None] = SimpleQueue()
 
@@ -63,7 +63,7 @@ def _run_here(loop: asyncio.AbstractEventLoop, errand: _Errand) -> Any:
     """What the function returned; _NOTHING if it raised."""
     try:
         value = errand.function()
-    except JobTimeout:
+    except (JobTimeout, JobCancelled):
         raise
     except StopIteration as error:
         # No future can carry it; this is what Python itself makes of it in a coroutine.

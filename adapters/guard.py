@@ -20,7 +20,7 @@ from perdure.adapters.last_good import LastGood
 from perdure.adapters.verdict import OUTAGES, REPEATABLE, Classify, Verdict, adding
 from perdure.adapters.view import BreakerView
 from perdure.clock import Clock
-from perdure.errors import BreakerOpen, CallTooLong, JobTimeout, Unavailable, UsageError
+from perdure.errors import BreakerOpen, CallTooLong, JobCancelled, JobTimeout, Unavailable, UsageError
 from perdure.wire.dependencies import Policy
 
 T = TypeVar("T")
@@ -264,7 +264,7 @@ class Guard:
 
     def _says_nothing(self, exc: BaseException) -> bool:
         """Whether it is no news of this dependency: a cancellation, the job's end, another dependency's failure."""
-        if not isinstance(exc, Exception) or isinstance(exc, (JobTimeout, BreakerOpen)):
+        if not isinstance(exc, Exception) or isinstance(exc, (JobTimeout, JobCancelled, BreakerOpen)):
             return True
         return getattr(exc, MARK, self.name) != self.name or _is_being_cancelled()
 

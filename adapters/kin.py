@@ -21,6 +21,7 @@ class Process(NamedTuple):
     """A living process. `environ`: as the kernel has it from its start, entries between NUL bytes."""
 
     pid: int
+    name: str
     parent: int
     session: int
     environ: bytes
@@ -47,14 +48,16 @@ def look(pid: int) -> Process | None:
     except OSError:
         return None
     # The name stands in parentheses and may have any character in it, parentheses too.
-    state, parent, _group, session = stat[stat.rindex(b")") + 1 :].split()[:4]
+    end = stat.rindex(b")")
+    state, parent, _group, session = stat[end + 1 :].split()[:4]
     if state in (b"Z", b"X"):
         return None
     try:
         environ = (_PROC / str(pid) / "environ").read_bytes()
     except OSError:
         environ = b""
-    return Process(pid, int(parent), int(session), environ)
+    name = stat[stat.index(b"(") + 1 : end].decode("utf-8", "replace")
+    return Process(pid, name, int(parent), int(session), environ)
 
 
 def everybody() -> Iterator[Process]:
@@ -75,6 +78,19 @@ def children(pid: int) -> list[int] | None:
     except OSError:
         return None
     return [int(child) for one in lists for child in one.split()]
+
+
+def descendants(pid: int) -> list[Process]:
+    """The children of a process, theirs, and so on; everybody, if this kernel does not tell."""
+    found: list[Process] = []
+    places = [pid]
+    for place in places:
+        below = children(place)
+        if below is None and place == pid:
+            return list(everybody())
+        places += below or []
+        found += [one for one in map(look, below or []) if one is not None]
+    return found
 
 
 def family(mark: bytes, leader: int) -> list[Process]:

@@ -37,11 +37,11 @@ _ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|
 class Sink(Protocol):
     """Where output goes. Called from one thread at a time, which need not be the loop's."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, /) -> object:
         """Take whole lines, or a piece of one that is too long."""
         ...
 
-    def flush(self) -> None:
+    def flush(self) -> object:
         """Let what was written so far be seen, although its line has no end."""
         ...
 

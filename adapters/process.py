@@ -17,7 +17,7 @@ import msgspec
 
 from perdure.adapters import kin
 from perdure.adapters.output_pump import Pump, Sink, Tail, make_pipe
-from perdure.adapters.program import Program, spawn
+from perdure.adapters.program import Wishes, spawn
 from perdure.duration import format_duration, format_size
 from perdure.errors import CallTooLong, CommandFailed
 
@@ -81,17 +81,6 @@ class Surroundings(msgspec.Struct, frozen=True):
     until: float | None = None
     reaper: int | None = None
     capture_bytes: int = 1024 * 1024
-
-
-class Wishes(msgspec.Struct, frozen=True):
-    """How one command is to be run: see Context.run. `seconds`: its time limit; `environ`: all of its environment."""
-
-    program: Program
-    environ: Mapping[str, str]
-    input: bytes | None = None
-    seconds: float | None = None
-    check: bool = True
-    capture: bool = False
 
 
 async def run(wishes: Wishes, around: Surroundings) -> Completed:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from perdure.duration import parse_duration_ms
 from perdure.errors import CommandFailed, UsageError
 
 #: What commands get of our own environment, besides LC_*. Nothing secret: no tokens, no addresses of databases.
@@ -31,6 +32,48 @@ class Program(NamedTuple):
 
     def __str__(self) -> str:
         return show(self.argv)
+
+
+class Wishes(NamedTuple):
+    """How one command is to be run: see Context.run. `seconds`: its time limit; `environ`: all of its environment."""
+
+    program: Program
+    environ: Mapping[str, str]
+    input: bytes | None = None
+    seconds: float | None = None
+    check: bool = True
+    capture: bool = False
+
+
+def read_wishes(
+    argv: Sequence[str],
+    marks: Mapping[str, str],
+    *,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    input: bytes | str | None = None,
+    timeout: float | str | None = None,
+    check: bool = True,
+    capture: bool = False,
+) -> Wishes:
+    """The arguments of Context.run, looked into; `marks` go into the environment. Raises UsageError."""
+    environ = clean_environ(os.environ, env, marks)
+    program = find_program(argv, cwd, environ)
+    data = input.encode() if isinstance(input, str) else input
+    return Wishes(program, environ, data, limit_seconds(timeout), check, capture)
+
+
+def limit_seconds(timeout: float | str | None) -> float | None:
+    """A time limit as handlers write it. Raises UsageError."""
+    if timeout is None:
+        return None
+    try:
+        milliseconds = parse_duration_ms(timeout)
+    except ValueError as error:
+        raise UsageError(f"timeout: {error}") from None
+    if milliseconds <= 0:
+        raise UsageError("timeout: it must be above 0; None is for no limit")
+    return milliseconds / 1000
 
 
 def show(argv: Sequence[str]) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import os
 import random
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
@@ -27,7 +28,9 @@ from perdure.wire.dependencies import NEO4J, POSTGRES, QDRANT, Dependencies, Pol
 
 if TYPE_CHECKING:
     from perdure.adapters.neo4j import BlockingNeo4j, Neo4j, Neo4jDriver
+    from perdure.adapters.port import BlockingPort
     from perdure.adapters.postgres import BlockingPostgres, Postgres, PostgresPool
+    from perdure.adapters.process import Completed
     from perdure.adapters.qdrant import BlockingQdrant, Qdrant, QdrantPool
 
 P = ParamSpec("P")
@@ -42,6 +45,18 @@ class Adapter(Protocol):
 
     async def close(self) -> None:
         """Close all connections."""
+        ...
+
+
+class BlockingDesk(Protocol):
+    """What a worker does for the job, for threads."""
+
+    def run_blocking(self, argv: tuple[str, ...], options: dict[str, Any]) -> Completed:
+        """See BlockingTools.run."""
+        ...
+
+    def port_blocking(self, timeout: float | None) -> BlockingPort:
+        """See BlockingTools.port."""
         ...
 
 
@@ -163,9 +178,12 @@ class Toolbox:
 
 
 class JobTools:
-    """The toolbox in the hands of one job: what `ctx.postgres` and its neighbours come from."""
+    """The toolbox in the hands of one job: what `ctx.postgres` and its neighbours come from.
 
-    __slots__ = ("_blocking", "_box", "_job", "_neo4j", "_postgres", "_qdrant")
+    `desk` is set by the job's context.
+    """
+
+    __slots__ = ("_blocking", "_box", "_job", "_neo4j", "_postgres", "_qdrant", "desk")
 
     def __init__(self, box: Toolbox, job: JobCall) -> None:
         self._box = box
@@ -174,6 +192,7 @@ class JobTools:
         self._neo4j: Neo4j | None = None
         self._qdrant: Qdrant | None = None
         self._blocking: BlockingTools | None = None
+        self.desk: BlockingDesk | None = None
 
     @property
     def postgres(self) -> Postgres:
@@ -208,7 +227,7 @@ class JobTools:
                 " `await ctx.postgres.fetch(…)`; a function in asyncio.to_thread() may use ctx.blocking"
             )
         if self._blocking is None:
-            self._blocking = BlockingTools(self._box, self._job)
+            self._blocking = BlockingTools(self._box, self._job, self.desk)
         return self._blocking
 
     def guard(
@@ -251,11 +270,36 @@ class JobTools:
 class BlockingTools:
     """The same tools for a synchronous handler, or for a thread: each call waits until it is done."""
 
-    __slots__ = ("_box", "_job")
+    __slots__ = ("_box", "_desk", "_job")
 
-    def __init__(self, box: Toolbox, job: JobCall) -> None:
+    def __init__(self, box: Toolbox, job: JobCall, desk: BlockingDesk | None = None) -> None:
         self._box = box
         self._job = job
+        self._desk = desk
+
+    def run(
+        self,
+        *argv: str | os.PathLike[str],
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        input: bytes | str | None = None,
+        timeout: float | str | None = None,
+        check: bool = True,
+        capture: bool = False,
+    ) -> Completed:
+        """Run a command, as Context.run does; returns when it has ended."""
+        options = {"cwd": cwd, "env": env, "input": input, "timeout": timeout, "check": check, "capture": capture}
+        words = tuple(os.fspath(part) for part in argv)
+        return self._with_desk().run_blocking(words, options)
+
+    def port(self, timeout: float | None = None) -> BlockingPort:
+        """Wait for a client, and get a direct line to it, as Context.port does. Raises CallTooLong."""
+        return self._with_desk().port_blocking(timeout)
+
+    def _with_desk(self) -> BlockingDesk:
+        if self._desk is None:
+            raise UsageError("these tools belong to no job that runs")
+        return self._desk
 
     @property
     def postgres(self) -> BlockingPostgres:

@@ -26,6 +26,7 @@ BUILTIN_KINDS: Final = {
     "neo4j.execute": NEO4J,
     "qdrant.upsert": QDRANT,
     "http.request": "",
+    "shell": "",
 }
 
 

@@ -39,6 +39,7 @@ from perdure.config.remote import (
 from perdure.config.remote_check import check_remote
 from perdure.config.rules import Choice, Duration, Folders, Group, Mode, Modules, Name, PathText, Size, Whole
 from perdure.config.rules_remote import Words
+from perdure.config.shell import ShellSettings, check_shell
 from perdure.wire.dependencies import Dependencies
 
 __all__ = ["DEFAULT_TOML", "BadConfig", "Mistake", "Paths", "Settings", "find_config", "load_settings"]
@@ -137,6 +138,7 @@ _SECTIONS: Final[dict[str, type[Struct]]] = {
     "jobs": JobsSettings,
     "limits": LimitsSettings,
     "logs": LogsSettings,
+    "shell": ShellSettings,
     "postgres": PostgresSettings,
     "neo4j": Neo4jSettings,
     "qdrant": QdrantSettings,
@@ -161,6 +163,7 @@ class Settings(Struct, frozen=True):
     jobs: JobsSettings = JobsSettings()
     limits: LimitsSettings = LimitsSettings()
     logs: LogsSettings = LogsSettings()
+    shell: ShellSettings = ShellSettings()
     postgres: PostgresSettings = PostgresSettings()
     neo4j: Neo4jSettings = Neo4jSettings()
     qdrant: QdrantSettings = QdrantSettings()
@@ -297,6 +300,7 @@ def _finish(start: Settings, reader: Reader) -> Settings:
     _check_together(settings, reader)
     check_remote(settings, reader)
     check_queues(settings, reader)
+    check_shell(settings, reader)
     if reader.mistakes:
         raise BadConfig(reader.mistakes)
     return settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from perdure.config.settings import Settings
 from perdure.daemon.waiters import Waiters
@@ -13,6 +14,9 @@ from perdure.log import get_logger
 from perdure.store.contract import Store
 from perdure.store.models import Committed, NewBatch, Turn
 from perdure.wire.data import Enqueued
+
+if TYPE_CHECKING:
+    from perdure.daemon.throttle import Throttle
 
 log = get_logger()
 
@@ -35,20 +39,25 @@ class Committer:
         waiters: Waiters,
         keep_waiting: Callable[[], Awaitable[bool]],
         drop_batches: Callable[[], None],
+        throttle: Throttle | None = None,
     ) -> None:
         self._store = store
         self._patience_seconds = settings.store.full_disk_wait_ms / 1000
         self._waiters = waiters
         self._keep_waiting = keep_waiting
         self._drop_batches = drop_batches
+        self._throttle = throttle
         self._placing: collections.deque[asyncio.Future[list[Enqueued]]] = collections.deque()
         self._committing = False
         self._done = asyncio.Event()
         self.full: StoreFull | None = None
 
-    def expect(self, batch: NewBatch) -> asyncio.Future[list[Enqueued]]:
-        """What the producer of a batch waits on. It has failed already while the disk is full."""
-        future: asyncio.Future[list[Enqueued]] = asyncio.get_running_loop().create_future()
+    def expect(
+        self, batch: NewBatch, future: asyncio.Future[list[Enqueued]] | None = None
+    ) -> asyncio.Future[list[Enqueued]]:
+        """What the producer of a batch waits on: `future`, or a new one. While the disk is full it has failed already."""
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
         if self.full is not None:
             future.set_exception(StoreFull(str(self.full)))
         else:
@@ -59,22 +68,29 @@ class Committer:
         """Commit, then tell: every outcome and every new job of the turn is on disk when this returns."""
         futures = [self._placing.popleft() for _ in turn.batches]
         self._committing = True
+        if self._throttle is not None:
+            self._throttle.prepare(turn)
         try:
             result = await self._commit_patiently(turn, futures)
         finally:
             self._committing = False
             self._done.set()
             self._done = asyncio.Event()
-        for future, places in zip(futures, result.placed, strict=False):
+        if self._throttle is not None:
+            self._throttle.committed(turn, result)
+        for future, batch, places in zip(futures, turn.batches, result.placed, strict=False):
             if future.done():
                 continue
             if isinstance(places, Exception):
                 future.set_exception(places)
+            elif self._throttle is not None:
+                future.set_result(self._throttle.answers(batch, places))
             else:
                 future.set_result([Enqueued(place.id, place.duplicate) for place in places])
         if result.stale:
             log.warning("outcome.refused", jobs=[job_id for job_id, _ in result.stale], reason="the lease is not held")
         self._waiters.committed(turn)
+        self._waiters.ended(job_id for job_id, _ in result.shed)
         return result
 
     async def settled(self, more: Callable[[], bool]) -> bool:
@@ -113,8 +129,10 @@ class Committer:
         """Producers are told now; only outcomes and claims are tried again."""
         if isinstance(error, StoreFull):
             self.full = error
-        turn.batches = []
+        turn.batches, turn.shed = [], []
         self._drop_batches()
+        if self._throttle is not None:
+            self._throttle.refused()
         for future in (*futures, *self._placing):
             if not future.done():
                 future.set_exception(error if isinstance(error, Exception) else StoreFull())

@@ -31,7 +31,8 @@ class Delivery:
         #: (when, a number to sort by, who). A follower whose `due` is another time by now is at another place as well.
         self._planned: list[tuple[float, int, Follower]] = []
         self._numbers = itertools.count()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_due = NEVER
         #: Entries that were left out, of all subscribers together.
         self.skipped = 0
 
@@ -80,16 +81,16 @@ class Delivery:
     def _arm(self) -> None:
         due = self._planned[0][0]
         if self._timer is not None:
-            if self._timer.when() <= due:
+            if self._timer_due <= due:
                 return
             self._timer.cancel()
+        self._timer_due = due
         self._timer = self._loop.call_at(due, self._fire)
 
     def _fire(self) -> None:
-        assert self._timer is not None
-        # uvloop's timers may be half a millisecond early.
-        now = max(self._loop.time(), self._timer.when())
         self._timer = None
+        # uvloop's timers may be half a millisecond early.
+        now = max(self._loop.time(), self._timer_due)
         for _ in range(MESSAGES_PER_TURN):
             follower = self._next_due(now)
             if follower is None:

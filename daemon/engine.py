@@ -14,8 +14,11 @@ from perdure.daemon.wishes import Wish
 from perdure.errors import DaemonStopping
 from perdure.log import get_logger
 from perdure.store.models import NewBatch
-from perdure.wire.control import Status
+from perdure.store.states import AVAILABLE, CANCELLED
+from perdure.wire.control import Status, Subscribe, Subscribed
 from perdure.wire.data import BreakerInfo, Enqueued, ErrorData, JobView, KindSpec, Verdict
+from perdure.wire.envelope import WithDescriptors
+from perdure.wire.peer import Peer
 
 if TYPE_CHECKING:
     from perdure.daemon.supervisor import Supervisor
@@ -35,13 +38,15 @@ class DaemonEngine:
         self._supervisor = supervisor
         self._reloading: asyncio.Task[list[KindSpec]] | None = None
 
-    def place(self, batch: NewBatch) -> asyncio.Future[list[Enqueued]]:
-        """New jobs into the next turn; done when it is on disk."""
+    def place(self, batch: NewBatch, patience_ms: int | None = None) -> asyncio.Future[list[Enqueued]]:
+        """New jobs into the next turn; done when it is on disk. A full queue may refuse them, or let them wait."""
         supervisor = self._supervisor
         if supervisor.state == "stopping":
             refused: asyncio.Future[list[Enqueued]] = asyncio.get_running_loop().create_future()
             refused.set_exception(DaemonStopping())
             return refused
+        if supervisor.throttle is not None:
+            return supervisor.throttle.place(batch, patience_ms)
         future = supervisor.committer.expect(batch)
         if not future.done():
             supervisor.core.enqueue(batch)
@@ -64,14 +69,37 @@ class DaemonEngine:
         self._supervisor.pulse.set()
 
     def jobs_ended(self, ids: Iterable[int]) -> None:
-        """These jobs ended without a turn."""
+        """These jobs were cancelled, without a turn."""
         ended = list(ids)
+        self._supervisor.hub.changed(ended, CANCELLED)
         self._supervisor.waiters.ended(ended)
         self._supervisor.breakers.ended(ended)
+        if self._supervisor.throttle is not None:
+            self._supervisor.throttle.doubt()
+
+    def jobs_revived(self, ids: Iterable[int]) -> None:
+        """These jobs are available again, by request."""
+        self._supervisor.hub.changed(ids, AVAILABLE)
+        if self._supervisor.throttle is not None:
+            self._supervisor.throttle.doubt()
+
+    async def follow(self, request: Subscribe, peer: Peer | None) -> Subscribed:
+        """Tell a client of jobs from now on."""
+        assert peer is not None
+        return await self._supervisor.hub.subscribe(request, peer)
+
+    def unfollow(self, subscription: int, peer: Peer | None) -> None:
+        """Tell it no more."""
+        assert peer is not None
+        self._supervisor.hub.unsubscribe(subscription, peer)
 
     async def wait(self, ids: Sequence[int]) -> None:
         """Return when each of these has ended."""
         await self._supervisor.waiters.wait_ended(ids, self._supervisor.store)
+
+    async def attach(self, job_id: int) -> WithDescriptors:
+        """The client's end of a job's port, when there is one."""
+        return await self._supervisor.switchboard.attach(job_id, self.wait([job_id]))
 
     async def status(self) -> Status:
         """The daemon at a glance."""

@@ -65,6 +65,7 @@ def explain_dead(letter: DeadView, now: int) -> Explanation:
         "permanent": "it failed with an error that cannot pass",
         "attempts": f"it failed {letter.max_attempts} times",
         "interruptions": f"its worker died {letter.interruptions} times while it ran",
+        "shed": f"its queue, {letter.queue}, was full, and no available job there was less urgent",
     }.get(letter.reason, letter.reason)
     text = f"It is a dead letter since {_span(now - letter.died_at)}: {reason}."
     if letter.resolution:

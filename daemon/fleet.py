@@ -17,6 +17,7 @@ from perdure.daemon.nursery_link import NurseryLink
 from perdure.daemon.process_control import become_subreaper
 from perdure.daemon.reaper import Exit, Reaper
 from perdure.daemon.respawn import Respawn
+from perdure.daemon.strays import end_strays_of_worker
 from perdure.daemon.worker.recorder import RecorderPage
 from perdure.daemon.worker_link import WorkerLink
 from perdure.errors import HandlersNotLoaded, PerdureError
@@ -205,9 +206,15 @@ class Fleet:
             dependencies=self._dependencies,
             spool_dir=str(settings.paths.spool_dir),
             blob_bytes=settings.limits.blob_bytes,
-            owner=f"{self._store_id}/{self._run_id}/{worker_id}",
+            owner=self._owner(worker_id),
+            shell_allow=list(settings.shell.allow),
             command_grace=settings.workers.cancel_grace_ms / 2000,
+            hard_grace=settings.workers.hard_grace_ms / 1000,
         )
+
+    def _owner(self, worker_id: int) -> str:
+        """What the commands of a worker are marked with."""
+        return f"{self._store_id}/{self._run_id}/{worker_id}"
 
     # --- ending
 
@@ -240,17 +247,21 @@ class Fleet:
         self.kill_all()
         left = list(self.links.values())
         self.links.clear()
-        for nursery in (*self._loading, *([self._nursery] if self._nursery else [])):
+        for nursery in self._nurseries():
             nursery.end()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(nursery.gone), END_SECONDS)
         for link in left:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(link.ended.wait(), END_SECONDS)
+            await self._end_strays(link)
             link.close(keep_page=True)
         self.reaper.sweep()
         self.reaper.close()
         os.close(self._output_fd)
+
+    def _nurseries(self) -> list[NurseryLink]:
+        return [*self._loading, *([self._nursery] if self._nursery else [])]
 
     # --- keeping
 
@@ -262,7 +273,32 @@ class Fleet:
         """Have a hung worker say where it hangs, then kill it."""
         self._task(link.autopsy())
 
+    async def _end_strays(self, link: WorkerLink) -> None:
+        """End what commands of a dead worker left running, for the jobs that it was executing."""
+        jobs = [(slot.job_id, slot.attempt) for slot in link.page.executing()]
+        if not jobs or not link.pid:
+            return
+        family = {other.pid for other in self.links.values()} | {one.pid for one in self._nurseries()}
+        try:
+            ended = await asyncio.to_thread(end_strays_of_worker, self._owner(link.id), jobs, family)
+        except OSError as error:
+            log.error("strays.not_looked_for", worker=link.id, reason=str(error))
+            return
+        if ended:
+            log.warning("strays.ended", worker=link.id, processes=ended)
+
     def _gone(self, link: WorkerLink, ended: Exit) -> None:
+        if link.pid and any(link.page.executing()):
+            self._task(self._gone_with_commands(link, ended))
+        else:
+            self._bury(link, ended)
+
+    async def _gone_with_commands(self, link: WorkerLink, ended: Exit) -> None:
+        """Before its jobs may run elsewhere, their commands must have ended: none of them runs twice at a time."""
+        await self._end_strays(link)
+        self._bury(link, ended)
+
+    def _bury(self, link: WorkerLink, ended: Exit) -> None:
         if self.links.pop(link.id, None) is None:
             return
         executing = [slot.job_id for slot in link.page.executing()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from perdure.daemon.news_of_turns import ENDS
 from perdure.daemon.subscriber import Bounds, Buffer
 from perdure.wire.control import Subscribe
 from perdure.wire.peer import Peer
@@ -28,6 +29,13 @@ class Join:
         self.worker: int | None = None
         self.others = 0
         self.held: deque[StateChange] = deque()
+
+    def holds(self, change: StateChange) -> bool:
+        """Whether this must wait until the story has been told: the end of the job, and what comes after that."""
+        if self.found and not self.held and change.state not in ENDS:
+            return False
+        self.held.append(change)
+        return True
 
 
 class Follower:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import msgspec
+
 from perdure.wire.control import LogPiece
 from perdure.wire.streams import Emitted, LogText
 
@@ -16,6 +18,8 @@ JOBS_PER_FOLDER = 10_000
 PIECE_BYTES = 64 * 1024
 #: Of a log, and of emitted values, so much is told to somebody who comes late: the end of it.
 STORY_BYTES = 256 * 1024
+
+_VALUE_LINE = msgspec.json.Decoder(tuple[int, msgspec.Raw])
 
 
 def log_path(logs_dir: Path, job_id: int) -> Path:
@@ -57,9 +61,10 @@ def read_story(logs_dir: Path, job_id: int, unended: int = 0) -> list[LogText | 
     log = read_tail(log_path(logs_dir, job_id))
     story: list[LogText | Emitted] = [log_text(job_id, piece, True) for piece in cut(log[: len(log) - unended])]
     for line in read_tail(values_path(logs_dir, job_id)).splitlines():
-        number, comma, value = line.decode("utf-8", "replace").rpartition("]")[0].removeprefix("[").partition(",")
-        if comma and number.isdigit():
-            story.append(Emitted(job_id, value, int(number), True))
+        # A line may be cut, if the machine stopped or the disk was full when it was written.
+        with contextlib.suppress(msgspec.DecodeError):
+            number, value = _VALUE_LINE.decode(line)
+            story.append(Emitted(job_id, bytes(value).decode("utf-8", "replace"), number, True))
     return story
 
 

@@ -17,7 +17,7 @@ from types import CodeType
 from typing import Final, NamedTuple
 
 from perdure.daemon.lag_figures import SAMPLE_NS, RollingLag
-from perdure.daemon.lag_sample import Sample, ThreadUse, look_at_loop, look_at_main_thread
+from perdure.daemon.lag_sample import Sample, ThreadUse, look_at_loop
 from perdure.wire.work import LoopBlocked
 
 #: Between two ticks of a busy loop; and of one that does nothing, where each costs a wake-up.
@@ -39,7 +39,7 @@ WATCHER_LATE_NS: Final = 8_000_000
 #: the GIL): else it was none, but a process that was stopped, or a machine that was suspended.
 JUMP_NS: Final = 1_000_000_000
 #: So many are told of at once, and then one in so much time.
-BURST: Final = 3
+BURST: Final = 5
 REFILL_NS: Final = 10_000_000_000
 
 #: Stands in a report when the loop moved again before anybody could look.
@@ -81,7 +81,7 @@ def _never() -> bool:
     return False
 
 
-def _nobody() -> str | None:
+def _nobody() -> Sample | None:
     return None
 
 
@@ -90,8 +90,8 @@ class LagMeter:
 
     `tell` gets what blocked the loop, in the loop's thread or in the watcher's, and says whether that could be told.
     `beat` is called once a second while the loop turns, so that this costs an idle loop no wake-up of its own.
-    `held`: whether there is work that may begin at any time (else: who begins some calls `busy`). `rival`: the name of
-    what the main thread executes, if that is another one than the loop's. Clocks are in nanoseconds.
+    `held`: whether there is work that may begin at any time (else: who begins some calls `busy`). `rival`: what
+    another thread executes that may hold the GIL. Clocks are in nanoseconds.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class LagMeter:
         *,
         beat: Callable[[], None] | None = None,
         held: Callable[[], bool] = _never,
-        rival: Callable[[], str | None] = _nobody,
+        rival: Callable[[], Sample | None] = _nobody,
         clock: Callable[[], int] = time.monotonic_ns,
         cpu_clock: Callable[[], int] = time.process_time_ns,
     ) -> None:
@@ -223,7 +223,7 @@ class LagMeter:
             # Nothing ran on the loop, and yet it did not move: another thread held the GIL.
             rival = self._rival()
             if rival is not None:
-                sample = look_at_main_thread(rival)
+                sample = rival
             elif sample is None and used_cpu:
                 sample = Sample("", UNSEEN)
         if sample is not None:

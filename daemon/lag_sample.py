@@ -45,10 +45,9 @@ def look_at_loop(loop: asyncio.AbstractEventLoop, thread: int, base: CodeType | 
     return Sample("" if task is None else task.get_name(), stack)
 
 
-def look_at_main_thread(task: str) -> Sample:
-    """What the main thread executes, which is `task`."""
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    return Sample(task, describe(frame, None))
+def look_at_main_thread(task: str, base: CodeType) -> Sample:
+    """What the main thread executes above `base`, which is `task`."""
+    return Sample(task, describe(sys._current_frames().get(threading.main_thread().ident or 0), base))
 
 
 class ThreadUse:

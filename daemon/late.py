@@ -1,13 +1,14 @@
 """Followers that come late: they get the story so far, and then what happens, without a gap and without repetition.
 
-A job that a worker holds is told by that worker, which knows exactly where its log stands (`Follow(story=…)`). The story
-of any other job is read from its files; if it is sent to a worker meanwhile, that is thrown away and the worker tells.
+The story of a job that a worker holds is told by that worker, which knows exactly where the log stands
+(`Follow(story=…)`). That of any other job is read from its files; if it is sent to a worker meanwhile, what was read is
+thrown away and the worker tells.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from perdure.daemon.follower import Follower, Join
@@ -33,11 +34,13 @@ class Latecomers:
         self._around = around
         #: Followers that stories are read for from the files, and the task of each.
         self._readers: dict[Follower, asyncio.Task[None]] = {}
-        #: How many stories a worker was asked for of a job and has not told: (worker, job).
-        self._asked: dict[tuple[int, int], int] = {}
+        #: By job: the worker that holds it, and how many stories it was asked for and has not told.
+        self.asked: dict[int, tuple[int, int]] = {}
 
-    def __len__(self) -> int:
-        return len(self._readers) + len(self._asked)
+    @property
+    def tasks(self) -> int:
+        """How many tasks read files."""
+        return len(self._readers)
 
     async def find(self, follower: Follower) -> None:
         """Look for all jobs that a new follower asks for. Raises NotFound."""
@@ -56,15 +59,15 @@ class Latecomers:
             if job is not None:
                 at = job.finalized_at or job.attempted_at or job.created_at
                 error = last_wrong(job.errors) if job.result is None else None
-                return StateChange(
-                    job_id, job.state, at, job.kind, job.queue, job.attempt, error, small(job.result)
-                )
+                return StateChange(job_id, job.state, at, job.kind, job.queue, job.attempt, error, small(job.result))
             dead = await store.get_dead(job_id)
-            if dead is not None and dead.resolution != "replayed":
+            if dead is not None:
                 return StateChange(
                     job_id, DEAD, dead.died_at, dead.kind, dead.queue, dead.attempt, last_wrong(dead.errors)
                 )
-        raise NotFound(f"no job {job_id}; it never was, or it finished and was pruned. `perdure jobs` lists what there is")
+        raise NotFound(
+            f"no job {job_id}; it never was, or it finished and was pruned. `perdure jobs` lists what there is"
+        )
 
     def _found(self, follower: Follower, change: StateChange) -> None:
         """What the store says of a job; what was heard since is newer than that, or the same."""
@@ -73,9 +76,13 @@ class Latecomers:
         if join is None:
             return
         join.found = True
-        self._hub.names.setdefault(job_id, Facts(change.kind, change.queue, change.attempt))
+        self._hub.roll.names.setdefault(job_id, Facts(change.kind, change.queue, change.attempt))
         if not join.held:
             join.held.append(change)
+        for heard in join.held:
+            if not heard.kind:
+                heard.kind, heard.queue = change.kind, change.queue
+                heard.attempt = heard.attempt or change.attempt
         if not follower.listens:
             self._joined(follower, job_id)
             return
@@ -84,7 +91,7 @@ class Latecomers:
         holder = next((number for number, jobs in self._around.held() if job_id in jobs), None)
         worker = None if holder is None else self._around.worker(holder)
         if holder is not None and worker is not None:
-            self._expect(join, holder, job_id)
+            self._expect([join], holder, job_id)
             worker.send(Follow([job_id], [job_id]))
 
     # --- stories of workers
@@ -95,19 +102,16 @@ class Latecomers:
         for job_id in ids:
             waiting = [join for one in self._hub.followed[job_id] if (join := one.joins.get(job_id)) and join.found]
             if waiting:
-                for join in waiting:
-                    self._place(join, number, job_id)
-                self._asked[number, job_id] = self._asked.get((number, job_id), 0) + 1
+                self._expect(waiting, number, job_id)
                 story.append(job_id)
         return story
 
-    def _expect(self, join: Join, number: int, job_id: int) -> None:
+    def _expect(self, joins: Iterable[Join], number: int, job_id: int) -> None:
         """One more story of a worker, after those that others have asked it for."""
-        self._place(join, number, job_id)
-        self._asked[number, job_id] = join.others + 1
-
-    def _place(self, join: Join, number: int, job_id: int) -> None:
-        join.worker, join.others = number, self._asked.get((number, job_id), 0)
+        asked = self.asked.get(job_id, (number, 0))[1]
+        for join in joins:
+            join.worker, join.others = number, asked
+        self.asked[job_id] = (number, asked + 1)
 
     def story(self, entry: LogText | Emitted, number: int) -> None:
         """A piece of a story, for those who wait for this one; an empty text is its end."""
@@ -122,26 +126,26 @@ class Latecomers:
                 self._joined(follower, entry.id)
             else:
                 self._hub.offer(follower, entry)
-        if over:
-            left = self._asked.pop((number, entry.id), 1) - 1
-            if left:
-                self._asked[number, entry.id] = left
+        asked = self.asked.get(entry.id)
+        if over and asked is not None:
+            if asked[1] > 1:
+                self.asked[entry.id] = (number, asked[1] - 1)
+            else:
+                del self.asked[entry.id]
 
     def left_worker(self, job_id: int) -> None:
-        """No worker holds this job any more: its files are complete."""
+        """No worker holds this job any more: its files are complete, and nobody tells its story."""
+        self.asked.pop(job_id, None)
         for follower in tuple(self._hub.followed.get(job_id, ())):
             join = follower.joins.get(job_id)
             if join is not None and join.worker is not None:
-                self._asked.pop((join.worker, job_id), None)
                 join.worker = None
                 self._read_files(follower)
 
     def worker_gone(self, number: int) -> None:
         """It tells no story any more."""
-        for worker, job_id in list(self._asked):
-            if worker == number:
-                self.left_worker(job_id)
-                self._asked.pop((worker, job_id), None)
+        for job_id in [job_id for job_id, (worker, _) in self.asked.items() if worker == number]:
+            self.left_worker(job_id)
 
     # --- stories of files
 
@@ -158,7 +162,11 @@ class Latecomers:
     async def _read(self, follower: Follower) -> None:
         while (job_id := self._next_to_read(follower)) is not None:
             join = follower.joins[job_id]
-            story = await asyncio.to_thread(read_story, self._around.logs_dir, job_id)
+            try:
+                story = await asyncio.to_thread(read_story, self._around.logs_dir, job_id)
+            except OSError as error:
+                log.warning("story.unreadable", job=job_id, reason=str(error))
+                story = []
             if join.worker is not None or job_id not in follower.joins:
                 continue  # it was sent to a worker meanwhile, which tells
             for entry in story:

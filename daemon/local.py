@@ -13,10 +13,11 @@ from perdure.clock import Clock, SystemClock
 from perdure.config.settings import Settings
 from perdure.daemon.explain import Facts
 from perdure.daemon.opening import open_store
+from perdure.daemon.pressure import Pressure, unique_keys
 from perdure.daemon.service import Service
-from perdure.errors import DaemonUnreachable
+from perdure.errors import DaemonUnreachable, QueueFull
 from perdure.store.contract import Store
-from perdure.store.models import NewBatch, SavedBreaker, Turn
+from perdure.store.models import NewBatch, SavedBreaker, Shed, Turn
 from perdure.wire.control import Status, Subscribe, Subscribed
 from perdure.wire.data import BreakerEvent, BreakerInfo, Enqueued, JobView, KindSpec, Verdict
 from perdure.wire.envelope import WithDescriptors
@@ -39,13 +40,34 @@ class LocalEngine:
         self._settings = settings
         self._clock = clock
 
-    async def place(self, batch: NewBatch) -> list[Enqueued]:
-        """Commit a batch by itself."""
+    async def place(self, batch: NewBatch, patience_ms: int | None) -> list[Enqueued]:
+        """Commit a batch by itself. To wait for room would be in vain: nobody runs the jobs of a full queue."""
         turn = Turn(self._clock.now_ms(), batches=[batch])
-        places = (await self._store.commit(turn)).placed[0]
+        limits = self._settings.queue_limits()
+        pressure = Pressure(limits) if limits.any else None
+        if pressure is not None:
+            turn.shed = await self._admit(batch, pressure, turn.now)
+        result = await self._store.commit(turn)
+        places = result.placed[0]
         if isinstance(places, Exception):
             raise places
-        return [Enqueued(place.id, place.duplicate) for place in places]
+        if pressure is None:
+            return [Enqueued(place.id, place.duplicate) for place in places]
+        pressure.committed(turn, result)
+        return pressure.answers(batch, places, turn.now)
+
+    async def _admit(self, batch: NewBatch, pressure: Pressure, now: int) -> list[Shed]:
+        """What must be shed for a batch. Raises QueueFull."""
+        needs = pressure.needs(batch, now)
+        if not needs:
+            return []
+        pressure.counted(await self._store.depths(pressure.bounds(needs)))
+        if not pressure.fits(needs, now) and (keys := unique_keys(batch, needs)):
+            needs = pressure.needs(batch, now, await self._store.keys_held(keys))
+        sheds = pressure.admit(batch, needs, now)
+        if sheds is None:
+            raise QueueFull(f"{pressure.message(list(needs), needs, now)}, or start the daemon with `perdure run`")
+        return pressure.shed(sheds, now)
 
     def queues_filled(self, names: Iterable[str]) -> None:
         """The next daemon looks for itself."""
@@ -81,6 +103,10 @@ class LocalEngine:
             job = await self._store.get(job_id)
             if job is not None and job.finalized_at is None:
                 raise DaemonUnreachable(_NO_DAEMON)
+
+    async def attach(self, job_id: int) -> WithDescriptors:
+        """Nobody runs the job."""
+        raise DaemonUnreachable(f"no daemon is running here, so job {job_id} has no port. Start it with `perdure run`")
 
     # --- breakers: as they were saved; the next daemon begins with them
 

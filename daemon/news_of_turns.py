@@ -92,8 +92,8 @@ class TurnNews:
         for job_id, queue in self._result.shed:
             yield StateChange(job_id, DEAD, turn.now, queue=queue, error=why.get(queue))
         for row in self._result.claimed:
-            if (known := self._facts(row.id)) is not None:
-                yield StateChange(row.id, RUNNING, turn.now, known.kind, known.queue, row.attempt)
+            if self._facts(row.id) is not None:
+                yield StateChange(row.id, RUNNING, turn.now, row.kind, row.queue, row.attempt)
 
     def _failures(self) -> Iterator[StateChange]:
         turn = self._turn
@@ -122,7 +122,7 @@ class TurnNews:
         result: str | None = None,
         used: bool = True,
     ) -> Iterator[StateChange]:
-        """The outcome of an attempt, if somebody listens and it has not been refused. `used`: the attempt is charged."""
+        """The outcome of an attempt, if somebody listens and it was not refused. `used`: the attempt is charged."""
         known = self._facts(job_id)
         if known is None or (job_id, lease) in self._stale:
             return

@@ -1,7 +1,7 @@
 """Full queues: which new jobs go in, which wait for room, which are refused, and what is shed for them.
 
-Pure: it is told what is in the queues (`counted`) and what every turn has changed (`committed`), and it has no clock. So
-its numbers are those of the disk, but for what changes outside of turns; whoever does that says so with `doubt`.
+Pure: it is told what is in the queues (`counted`) and what every turn has changed (`committed`), and has no clock. Its
+numbers are those of the disk, but for what changes outside of turns; whoever does that says so with `doubt`.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Gauge:
     """What is known of one queue with a limit.
 
     `waiting`: jobs on disk that count; `more`: there are even more, which nobody has counted. `coming`: jobs that were
-    let in and are not on disk yet. `oldest_at`: since when the oldest available job could have run. `doubtful`: something
-    has changed that nobody has counted.
+    let in and are not on disk yet. `oldest_at`: since when the oldest available job could have run. `doubtful`:
+    something has changed that nobody has counted.
     """
 
     __slots__ = ("coming", "doubtful", "limits", "more", "name", "oldest_at", "waiting")
@@ -140,8 +140,8 @@ class Pressure:
     # --- what new jobs need
 
     def needs(self, batch: NewBatch, now: int, held: Collection[tuple[str, str]] | None = None) -> Needs:
-        """What a batch needs. `held`: unique keys that unfinished jobs have: a duplicate needs no room. None: nobody has
-        asked for them, and every job counts."""
+        """What a batch needs. `held`: unique keys that unfinished jobs have; a duplicate needs no room. None: nobody
+        has asked for them, and every job counts."""
         found: Needs = {}
         seen = set(held or ())
         for job in batch.jobs:
@@ -188,7 +188,8 @@ class Pressure:
 
     def to_count(self, *, all_of_them: bool = False) -> dict[str, int]:
         """What to count now and then, and how far; empty queues are forgotten."""
-        for name in [name for name, gauge in self.gauges.items() if gauge.idle and name not in self._lines]:
+        wanted = {name for waiting in self.in_line for name in waiting.needs}
+        for name in [name for name, gauge in self.gauges.items() if gauge.idle and name not in wanted]:
             del self.gauges[name]
         return {
             name: gauge.bound
@@ -224,10 +225,11 @@ class Pressure:
         if isinstance(places, Exception):
             return
         for job, place in zip(batch.jobs, places, strict=True):
-            if not place.duplicate and (gauge := self.gauges.get(job.queue)) is not None:
-                gauge.change(1)
-                if gauge.oldest_at is None and (job.scheduled_at is None or job.scheduled_at <= now):
-                    gauge.oldest_at = now
+            found = self.gauges.get(job.queue)
+            if found is not None and not place.duplicate:
+                found.change(1)
+                if found.oldest_at is None and (job.scheduled_at is None or job.scheduled_at <= now):
+                    found.oldest_at = now
 
     def _came_back(self, turn: Turn) -> None:
         """Of the claimed jobs some have ended, and some wait again."""
@@ -239,8 +241,8 @@ class Pressure:
             for one in ended:
                 claimed.pop(one[0], None)
         for back in (turn.retried, turn.postponed, turn.interrupted, turn.released, turn.parked):
-            for one in back:
-                queue = claimed.pop(one[0], None)
+            for again in back:
+                queue = claimed.pop(again.id, None)
                 if queue is not None:
                     self._change(queue, 1)
 
@@ -295,6 +297,8 @@ class Pressure:
                 continue
             if not gone(first):
                 if any(self._first(other) is not first for other in self._waited_for(first.needs)):
+                    continue
+                if self.doubtful(first.needs):
                     continue
                 try:
                     outcome = self._let_in(first.batch, first.needs, now)
@@ -351,13 +355,13 @@ class Pressure:
     def message(self, names: Sequence[str], needs: Needs, now: int, patience_ms: int | None = None) -> str:
         """That nothing was enqueued, and why. `patience_ms`: after so long in the line."""
         name = next((name for name in names if self.gauges[name].excess(needs[name].total, now)), names[0])
-        still = "" if patience_ms is None else f" still, after {format_duration(patience_ms)}"
+        still = f" still, after {format_duration(patience_ms)}" if patience_ms else ""
         later = ""
         if self.gauges[name].limits.when_full == SHED:
             later = " Jobs for later shed no others."
         return (
-            f"queue {name} is full{still}: {self.gauges[name].why(needs[name].total, now)}. Nothing was enqueued.{later} "
-            f"Try again later, or raise the limit ([queues.{name}])"
+            f"queue {name} is full{still}: {self.gauges[name].why(needs[name].total, now)}. Nothing was enqueued."
+            f"{later} Try again later, or raise the limit ([queues.{name}])"
         )
 
     def gave_up(self, waiting: Waiting, now: int, patience_ms: int) -> QueueFull:
@@ -401,7 +405,7 @@ def unique_keys(batch: NewBatch, needs: Needs) -> set[tuple[str, str]]:
 
 
 def show_limits(views: list[QueueView], limits: QueueLimits, oldest: dict[str, Depth], now: int) -> list[QueueView]:
-    """The queues with their limits; `oldest` has those that are limited by age. One with a section is shown in any case."""
+    """The queues with their limits; `oldest` has those that are limited by age. Those with a section are there, too."""
     named = {view.name for view in views}
     views += [QueueView(name, {}) for name in limits.named() if name not in named]
     for view in views:

@@ -22,7 +22,12 @@ async def result_of(store: Store, spool: Spool, job_id: int) -> ResultView | Wit
         raise WrongState(f"job {job_id} is dead, so it has no result; `perdure dead show {job_id}` tells why")
     if job.state != COMPLETED:
         raise WrongState(f"job {job_id} is {job.state}, so it has no result yet; `perdure wait {job_id}` waits for it")
-    if job.result_blob is None:
+    blob = blob_of(job.result_blob)
+    if blob is None:
         return ResultView(job.result)
-    blob = msgspec.json.decode(job.result_blob, type=Blob)
     return WithDescriptors(ResultView(blob=blob), [await spool.open_result(job_id, blob)])
+
+
+def blob_of(text: str | None) -> Blob | None:
+    """A file, from what the queue says about it."""
+    return None if text is None else msgspec.json.decode(text, type=Blob)

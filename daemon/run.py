@@ -10,7 +10,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import uvloop
@@ -20,6 +20,7 @@ from perdure.config.settings import Settings
 from perdure.daemon.control import ControlSocket
 from perdure.daemon.leftovers import executing_before, remove_leftovers
 from perdure.daemon.opening import open_store
+from perdure.daemon.strays import end_strays_of_earlier_runs
 from perdure.daemon.supervisor import Supervisor
 from perdure.daemon.systemd import Notifier, listen_fds
 from perdure.errors import PerdureError
@@ -100,11 +101,28 @@ async def _start(supervisor: Supervisor) -> bool:
 async def _recover(supervisor: Supervisor, info: RunInfo) -> None:
     """Put back what the last run left running: charged where the flight recorders say that it was executing."""
     folder = supervisor.settings.paths.recorder_dir
-    executing = executing_before(folder, _boot_id()) if info.previous_same_boot else None
-    found = await supervisor.store.recover(executing, supervisor.clock.now_ms())
+    before = executing_before(folder, _boot_id()) if info.previous_same_boot else None
+    executing, unwanted = before or (None, ())
+    if info.previous_same_boot:
+        await _end_strays(supervisor, executing)
+    found = await supervisor.store.recover(executing, supervisor.clock.now_ms(), unwanted)
     if any(found):
-        log.warning("jobs.recovered", released=found.released, interrupted=found.interrupted, dead=found.buried)
+        log.warning(
+            "jobs.recovered",
+            released=found.released,
+            interrupted=found.interrupted,
+            dead=found.buried,
+            cancelled=found.cancelled,
+        )
     remove_leftovers(folder)
+
+
+async def _end_strays(supervisor: Supervisor, executing: Collection[tuple[int, int]] | None) -> None:
+    """Commands of the last run must not go on beside those of the same jobs in this one."""
+    store_id = await supervisor.store.store_id()
+    ended = await asyncio.to_thread(end_strays_of_earlier_runs, store_id, executing)
+    if ended:
+        log.warning("strays.ended", processes=ended)
 
 
 @contextlib.contextmanager

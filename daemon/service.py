@@ -14,9 +14,11 @@ from perdure.daemon.explain import MOST_AHEAD, Facts, explain_dead, explain_job
 from perdure.daemon.files import FileIntake, brings_files
 from perdure.daemon.joblog import read_piece
 from perdure.daemon.manual import check_by_hand
-from perdure.daemon.results import result_of
+from perdure.daemon.pressure import show_limits
+from perdure.daemon.results import blob_of, result_of
 from perdure.daemon.spool import Spool
-from perdure.errors import InvalidOption, NotFound
+from perdure.duration import MAX_DURATION_MS
+from perdure.errors import InvalidOption, NotFound, WrongState
 from perdure.store.contract import Store
 from perdure.store.intake import Intake, check_queue_name, intake_defaults
 from perdure.store.models import NewBatch, NewJob
@@ -32,6 +34,7 @@ from perdure.wire.data import (
     KindSpec,
     Verdict,
 )
+from perdure.wire.envelope import WithDescriptors
 from perdure.wire.faults import to_data
 from perdure.wire.peer import Peer
 
@@ -55,7 +58,7 @@ CANCEL_TRIES = 5
 
 
 class Clients(Protocol):
-    """Those who ask over the control socket: what a verb can have of them besides their request (wire.server.Server)."""
+    """Those who ask over the control socket: what there is of them besides their requests (wire.server.Server)."""
 
     def send(self, peer: Peer, message: object) -> bool:
         """Tell one of them something; False: it is gone."""
@@ -69,8 +72,9 @@ class Clients(Protocol):
 class Engine(Protocol):
     """What differs between a running daemon and a command that works on the file."""
 
-    def place(self, batch: NewBatch) -> Awaitable[list[Enqueued]]:
-        """Commit a batch of new jobs; done when they are on disk."""
+    def place(self, batch: NewBatch, patience_ms: int | None) -> Awaitable[list[Enqueued]]:
+        """Commit a batch of new jobs; done when they are on disk. Raises QueueFull, after `patience_ms` where a full
+        queue lets producers wait (None: as configured); cancel it to wait no more."""
         ...
 
     def queues_filled(self, names: Iterable[str]) -> None:
@@ -107,6 +111,10 @@ class Engine(Protocol):
 
     async def wait(self, ids: Sequence[int]) -> None:
         """Return when each of these is completed, cancelled or dead."""
+        ...
+
+    async def attach(self, job_id: int) -> WithDescriptors:
+        """The client's end of a job's port, when there is one. Raises WrongState."""
         ...
 
     async def breakers(self, events: int) -> list[BreakerInfo]:
@@ -156,6 +164,7 @@ class Service:
             control.CancelJobs: self._cancel,
             control.RetryJobs: self._retry,
             control.ReadLog: self._read_log,
+            control.AttachPort: self._attach,
             control.GetResult: lambda request: result_of(self._store, self.spool, request.id),
             control.ListDead: self._list_dead,
             control.GetDead: self._get_dead,
@@ -222,10 +231,12 @@ class Service:
             raise InvalidOption(
                 f"{len(request.jobs)} jobs in one request; the most is {limit} (limits.batch). Send several requests."
             )
+        if request.patience_ms is not None and not 0 <= request.patience_ms <= MAX_DURATION_MS:
+            raise InvalidOption(f"patience: {request.patience_ms} ms is not from 0 to a hundred years")
         if len(request.jobs) > INTAKE_SLICE:
             return self._enqueue_many(request)
         jobs = self.intake.resolve_many(request.jobs, self._clock.now_ms())
-        return self._engine.place(NewBatch(jobs, request.strict))
+        return self._engine.place(NewBatch(jobs, request.strict), request.patience_ms)
 
     async def _enqueue_many(self, request: control.Enqueue) -> list[Enqueued]:
         now, intake = self._clock.now_ms(), self.intake
@@ -233,7 +244,7 @@ class Service:
         for first in range(0, len(request.jobs), INTAKE_SLICE):
             jobs += intake.resolve_many(request.jobs[first : first + INTAKE_SLICE], now, first, len(request.jobs))
             await asyncio.sleep(0)
-        return await self._engine.place(NewBatch(jobs, request.strict))
+        return await self._engine.place(NewBatch(jobs, request.strict), request.patience_ms)
 
     async def _get(self, request: control.GetJob) -> Any:
         return await self._store.get(request.id)
@@ -253,7 +264,7 @@ class Service:
     async def _end(self, job_id: int) -> control.JobEnd:
         job = await self._store.get(job_id)
         if job is not None:
-            return control.JobEnd(job_id, job.state, job.result)
+            return control.JobEnd(job_id, job.state, job.result, blob=blob_of(job.result_blob))
         letter = await self._store.get_dead(job_id)
         if letter is None:
             raise _no_job(job_id)
@@ -288,6 +299,15 @@ class Service:
             raise _no_job(request.id)
         finished = job is None or job.state in FINAL
         return await asyncio.to_thread(read_piece, self._settings.paths.logs_dir, request.id, request.offset, finished)
+
+    async def _attach(self, request: control.AttachPort) -> WithDescriptors:
+        job = await self._store.get(request.id)
+        if job is None and await self._store.get_dead(request.id) is None:
+            raise _no_job(request.id)
+        state = "dead" if job is None else job.state
+        if job is None or job.state in FINAL:
+            raise WrongState(f"job {request.id} is {state}: only one that runs has a port")
+        return await self._engine.attach(request.id)
 
     async def _list_dead(self, request: control.ListDead) -> Any:
         which: DeadFilter = request.filter
@@ -324,7 +344,12 @@ class Service:
         return await self._store.discard(request.ids, request.who, self._clock.now_ms())
 
     async def _queues(self, request: control.ListQueues) -> Any:
-        return await self._store.queues()
+        views, limits = await self._store.queues(), self._settings.queue_limits()
+        if not limits.any:
+            return views
+        by_age = {view.name: 0 for view in views if (found := limits.of(view.name)) and found.max_age_ms}
+        oldest = await self._store.depths(by_age) if by_age else {}
+        return show_limits(views, limits, oldest, self._clock.now_ms())
 
     async def _pause(self, request: control.PauseQueue) -> None:
         check_queue_name(request.queue)

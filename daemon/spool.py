@@ -33,6 +33,8 @@ log = get_logger()
 COPY_THREADS: Final = 2
 #: A file without an owner is left alone for so long: its job may be on its way into the queue.
 ORPHAN_SECONDS: Final = 3600.0
+#: Who asks for the size again and again gets an old one for so long: it takes a look at each file.
+MEASURED_SECONDS: Final = 5.0
 #: Names that the store is asked about at once.
 SWEEP_BATCH: Final = 1_000
 
@@ -46,6 +48,8 @@ class Spool:
         #: Files that are whole and that no row names yet.
         self.pending: set[str] = set()
         self._threads: ThreadPoolExecutor | None = None
+        self._bytes = 0
+        self._measured_at = -MEASURED_SECONDS
 
     def copy(self, fd: int, gone: threading.Event) -> Future[Blob]:
         """Begin to copy a client's file into the spool; `fd` is closed when that is over, `gone` ends it early.
@@ -108,6 +112,14 @@ class Spool:
             log.warning("spool.swept", files=len(removed), reason="no job and no dead letter needs them")
         return removed
 
+    async def size(self) -> int:
+        """Bytes in the spool; as they were up to a few seconds ago."""
+        now = time.monotonic()
+        if now - self._measured_at > MEASURED_SECONDS:
+            self._measured_at = now
+            self._bytes = await asyncio.to_thread(total_bytes, self.folder)
+        return self._bytes
+
     def close(self) -> None:
         """Copy nothing more."""
         if self._threads is not None:
@@ -169,6 +181,16 @@ def look(folder: Path, min_age_seconds: float) -> Found:
                 elif writer_of(entry.name) is not None and not _is_written(entry.path):
                     found.partial.append(entry.name)
     return found
+
+
+def total_bytes(folder: Path) -> int:
+    """What all files in the folder have together."""
+    total = 0
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def partials_of(folder: Path, pid: int) -> list[str]:

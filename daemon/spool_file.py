@@ -34,8 +34,9 @@ class SpoolFile:
     def __init__(self, folder: str) -> None:
         make_folder(folder)
         self._folder = folder
+        self._pid = os.getpid()
         self.name = os.urandom(16).hex()
-        self.partial = os.path.join(folder, f".{self.name}.{os.getpid()}.part")
+        self.partial = os.path.join(folder, f".{self.name}.{self._pid}.part")
         self.size = 0
         self._synced = 0
         self._digest = hashlib.sha256()
@@ -72,10 +73,14 @@ class SpoolFile:
         return Blob(self.size, self._digest.hexdigest(), spool=self.name, json=json)
 
     def discard(self) -> None:
-        """Nobody wants it; nothing is left of it. Safe to call at any time: what is kept stays."""
+        """Nobody wants it; nothing is left of it. Safe to call at any time: what is kept stays.
+
+        In a child that a handler has forked, it is still its parent's.
+        """
         if self.fd >= 0:
-            with contextlib.suppress(OSError):
-                os.unlink(self.partial)
+            if os.getpid() == self._pid:
+                with contextlib.suppress(OSError):
+                    os.unlink(self.partial)
             self._close()
 
     def _close(self) -> None:

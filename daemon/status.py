@@ -45,9 +45,12 @@ async def daemon_status(supervisor: Supervisor) -> Status:
         jobs_per_second=round(supervisor.jobs_done / uptime, 1) if uptime else 0.0,
         loop_lag_ms_max=longest,
         loop_lag_ms_p999=p999,
+        subscribers=supervisor.hub.roll.count,
+        events_skipped=supervisor.hub.skipped,
         rss_bytes=process.memory_info().rss,
         cpu_seconds=round(cpu.user + cpu.system, 3),
         disk_free_bytes=free,
+        spool_bytes=await supervisor.service.spool.size(),
         breakers_open=[state.name for state in supervisor.breakers.states()],
         warnings=_warnings(supervisor, free),
     )
@@ -76,6 +79,8 @@ def _warnings(supervisor: Supervisor, free: int) -> list[str]:
         warnings.append(f"only {free // 1024 // 1024} MiB of disk are free")
     if supervisor.settings.store.durability != "full":
         warnings.append('store.durability is "normal": a power cut can lose the last acknowledged jobs')
+    if supervisor.throttle is not None:
+        warnings += [f"queue {name} is full: see perdure queue list" for name in supervisor.throttle.full[:5]]
     if not supervisor.core.kinds:
         warnings.append("no handlers are loaded: jobs wait (daemon.handlers)")
     return warnings

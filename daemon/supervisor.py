@@ -13,6 +13,7 @@ from perdure.backoff import full_jitter_ms
 from perdure.clock import Clock
 from perdure.config.settings import Settings
 from perdure.daemon.actions import DrainWorker, ForkIsolated, Send, StopJobs, TakeBack
+from perdure.daemon.around_hub import AroundHub
 from perdure.daemon.breakers import Breakers
 from perdure.daemon.commit import Committer
 from perdure.daemon.dispatch import Dispatch
@@ -20,20 +21,24 @@ from perdure.daemon.duties.limits import HardLimits
 from perdure.daemon.engine import DaemonEngine
 from perdure.daemon.fleet import Fleet
 from perdure.daemon.housekeeping import Housekeeping
+from perdure.daemon.hub import Hub
 from perdure.daemon.lag import LagMeter
 from perdure.daemon.lag_log import log_blocked
 from perdure.daemon.reaper import Exit
 from perdure.daemon.service import Service
+from perdure.daemon.switchboard import Switchboard
 from perdure.daemon.systemd import Notifier
+from perdure.daemon.throttle import Throttle
 from perdure.daemon.waiters import Waiters
 from perdure.daemon.worker_link import WorkerLink
 from perdure.daemon.worker_state import DispatchLimits
+from perdure.errors import DaemonStopping
 from perdure.log import get_logger
 from perdure.store.contract import Store
 from perdure.store.models import RunInfo
 from perdure.wire.data import KindSpec
 from perdure.wire.work import Breakers as BreakersMessage
-from perdure.wire.work import Done, Hello, LoopBlocked, Observed, Recall, Returned, Stop
+from perdure.wire.work import Done, Hello, LoopBlocked, Observed, PortOffered, Recall, Returned, Stop, Told
 
 log = get_logger()
 
@@ -59,8 +64,13 @@ class Supervisor:
         self.jobs_done = 0
         self.waiters = Waiters()
         self.lag = LagMeter(asyncio.get_running_loop(), log_blocked)
+        limits = settings.queue_limits()
+        #: None without any limit: then producers pay nothing for it.
+        self.throttle = Throttle(self, limits) if limits.any else None
         self.engine = DaemonEngine(self)
         self.service = Service(store, settings, clock, self.engine)
+        self.hub = Hub(AroundHub(self))
+        self.switchboard = Switchboard()
         self.breakers: Breakers
         self.core: Dispatch
         self.fleet: Fleet
@@ -79,6 +89,8 @@ class Supervisor:
             turn = self.core.next_turn(self.clock.now_ms())
             if turn is not None:
                 result = await self.committer.commit(turn)
+                if self.hub.awake:
+                    self.hub.committed(turn, result)
                 self.core.committed(turn, result)
                 if turn.spooled:
                     self._remove_files(self.service.spool.committed(turn, result))
@@ -97,11 +109,14 @@ class Supervisor:
             if link is None:
                 continue
             match action:
-                case Send(_, jobs):
+                case Send(worker, jobs):
+                    if self.hub.followed:
+                        self.hub.sending(worker, jobs)
                     link.run(jobs)
                 case TakeBack(_, count, ids):
                     link.send(Recall(count, ids))
                 case StopJobs(_, ids):
+                    link.page.mark_unwanted(ids)
                     link.send(Stop(ids))
                 case DrainWorker(worker):
                     self.fleet.drain(worker)
@@ -122,7 +137,9 @@ class Supervisor:
         )
         store_id = await self.store.store_id()
         self.fleet = Fleet(settings, self.clock, self.rng, run.id, boot_id, store_id, self)
-        self.committer = Committer(self.store, settings, self.waiters, self.keep_waiting, self.core.drop_batches)
+        self.committer = Committer(
+            self.store, settings, self.waiters, self.keep_waiting, self.core.drop_batches, self.throttle
+        )
         self.housekeeping = Housekeeping(self)
         for name in await self.store.paused_queues():
             self.core.queues.pause(name)
@@ -182,6 +199,8 @@ class Supervisor:
         self._drain_timer = asyncio.get_running_loop().call_later(drain_ms / 1000, self.cut_short)
         self.fleet.stop_replacing()
         self.core.stop()
+        if self.throttle is not None:
+            self.throttle.close(DaemonStopping())
 
     def cut_short(self) -> None:
         """Wait for nothing any more. What still runs is ended, and is released without a charge."""
@@ -215,6 +234,8 @@ class Supervisor:
         if self._drain_timer is not None:
             self._drain_timer.cancel()
         self.lag.close()
+        self.hub.close()
+        self.switchboard.close()
         self.service.spool.close()
         if hasattr(self, "breakers"):
             self.breakers.close()
@@ -256,12 +277,19 @@ class Supervisor:
                     log.warning("outcome.refused", worker=link.id, jobs=stale, reason="the worker does not hold them")
             case Returned(ids):
                 self.core.returned(link.id, ids)
+                self.hub.returned(ids)
             case Observed():
                 self.breakers.observed(link.id, message)
             case Hello():
                 # Before any job: what is away for all is away for the new one.
                 link.send(BreakersMessage(self.breakers.states(link.id)))
                 self.core.worker_ready(link.id)
+                self.hub.worker_ready(link.id)
+            case Told():
+                self.hub.told(link.id, message)
+                return
+            case PortOffered():
+                self.switchboard.offered(message.id, link)
             case LoopBlocked():
                 log_blocked(message, worker=link.id)
         self.act()
@@ -282,6 +310,7 @@ class Supervisor:
             charge=not link.cut_short,
         )
         self.breakers.worker_gone(link.id)
+        self.hub.worker_gone(link.id)
         self.task(self.service.spool.writer_died(link.pid))
         if charged:
             log.warning("jobs.interrupted", worker=link.id, jobs=charged, how=str(ended))

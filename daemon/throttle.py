@@ -112,7 +112,7 @@ class Throttle:
     ) -> None:
         supervisor = self._supervisor
         supervisor.committer.expect(batch, future)
-        if future.done():  # the disk is full; what is coming is forgotten by `refused` when the next one is
+        if future.done():  # the disk is full, and nothing is coming
             self.pressure.refused()
             return
         for name, surplus in (sheds or {}).items():

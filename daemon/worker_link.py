@@ -16,6 +16,8 @@ from msgspec.msgpack import Decoder
 from perdure.daemon.ledger import Death
 from perdure.daemon.reaper import Exit
 from perdure.daemon.worker.recorder import RecorderPage
+from perdure.errors import ProtocolError
+from perdure.log import get_logger
 from perdure.store.models import ClaimedJob
 from perdure.wire.channel import Channel
 from perdure.wire.work import DumpStacks, FromWorker, JobRow, Run, StacksDumped
@@ -27,6 +29,8 @@ DUMP_POLL_SECONDS = 0.005
 STACKS_BYTES = 64 * 1024
 
 _FROM_WORKER = Decoder(FromWorker)
+
+log = get_logger()
 
 
 class WorkerLink:
@@ -65,6 +69,8 @@ class WorkerLink:
         self._on_exit = on_exit
         self._exit: Exit | None = None
         self._dumped = asyncio.Event()
+        #: Why it is being killed, if that is for what it sent.
+        self._broke: Exception | None = None
         self.ended = asyncio.Event()
         self._channel: Channel[FromWorker] = Channel(self.ours, _FROM_WORKER, self._message, self._closed, max_fds=1)
 
@@ -141,6 +147,8 @@ class WorkerLink:
         assert self._exit is not None
         beside = f" beside {len(executing) - 1} others" if len(executing) > 1 else ""
         message = f"worker {self.id} was executing the job{beside} when it {_was(self._exit)}"
+        if self._broke is not None:
+            message += f", for what it had sent: {self._broke}"
         return Death(message, self._exit.as_data(), self._stacks())
 
     def close(self, *, keep_page: bool = False) -> None:
@@ -180,6 +188,10 @@ class WorkerLink:
 
     def _closed(self, cause: Exception | None) -> None:
         # A worker closes its channel only by ending. One that broke the protocol is ended here.
+        if cause is not None and self._exit is None:
+            self._broke = cause
+            bug = None if isinstance(cause, ProtocolError | OSError) else cause
+            log.error("worker.refused", worker=self.id, pid=self.pid, reason=str(cause), exc_info=bug)
         self.signal(signal.SIGKILL)
         if self._exit is not None:
             self._on_exit(self, self._exit)

@@ -11,6 +11,7 @@ from perdure.data_check import encode_args
 from perdure.errors import InvalidOption
 from perdure.wire import control
 from perdure.wire.data import DeadFilter, DeadView, Enqueued, JobFilter, JobSpec, JobView, KindSpec, QueueView, Verdict
+from perdure.wire.streams import Topic
 
 T = TypeVar("T")
 
@@ -24,9 +25,11 @@ class Ask(Generic[T]):
     fds: tuple[int, ...] = ()
 
 
-def enqueue(jobs: list[JobSpec], strict: bool, fds: Iterable[int] = ()) -> Ask[list[Enqueued]]:
+def enqueue(
+    jobs: list[JobSpec], strict: bool, fds: Iterable[int] = (), patience_ms: int | None = None
+) -> Ask[list[Enqueued]]:
     """Put jobs into the queue."""
-    return Ask(control.Enqueue(jobs, strict), fds=tuple(fds))
+    return Ask(control.Enqueue(jobs, strict, patience_ms), fds=tuple(fds))
 
 
 def result(job_id: int) -> Ask[control.ResultView]:
@@ -50,8 +53,8 @@ def wait(ids: int | Iterable[int]) -> Ask[list[control.JobEnd]]:
 
 
 def cancel(ids: int | Iterable[int]) -> Ask[list[Verdict]]:
-    """Take jobs back."""
-    return Ask(control.CancelJobs(_ids(ids)))
+    """Take jobs back, or stop them."""
+    return Ask(control.CancelJobs(_ids(ids), _who()))
 
 
 def retry(ids: int | Iterable[int]) -> Ask[list[Verdict]]:
@@ -62,6 +65,14 @@ def retry(ids: int | Iterable[int]) -> Ask[list[Verdict]]:
 def read_log(job_id: int, offset: int) -> Ask[control.LogPiece]:
     """Read a job's output."""
     return Ask(control.ReadLog(_id(job_id), offset), repeatable=True)
+
+
+def follow(
+    ids: int | Iterable[int], queues: str | Iterable[str], everything: bool, topics: Iterable[Topic]
+) -> control.Subscribe:
+    """Listen to jobs: not a question with one answer."""
+    names = [queues] if isinstance(queues, str) else list(queues)
+    return control.Subscribe(_ids(ids), names, everything, list(topics))
 
 
 def dead_list(which: DeadFilter | None) -> Ask[list[DeadView]]:

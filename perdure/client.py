@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias, TypeVar
 
@@ -14,10 +15,11 @@ from perdure.asks import Ask
 from perdure.connections import LoopConnections, ThreadConnections
 from perdure.data_check import encode_args
 from perdure.errors import PerdureError
-from perdure.options import job_spec
-from perdure.payload import Payload, Source, prepare, result_file, result_value
+from perdure.options import duration_ms, job_spec
+from perdure.payload import Source, prepare, result_file, result_value
 from perdure.wire import control
 from perdure.wire.data import DeadFilter, DeadView, Enqueued, JobFilter, JobSpec, JobView, KindSpec, QueueView, Verdict
+from perdure.wire.streams import TOPICS, Entry, Skipped, Topic
 
 T = TypeVar("T")
 
@@ -29,6 +31,9 @@ Ids: TypeAlias = int | Iterable[int]
 
 #: Jobs in one request, unless the configuration says otherwise: the default of limits.batch.
 BATCH_JOBS: Final = 10_000
+
+#: How long to wait for room in a full queue; None: as configured.
+Patience: TypeAlias = float | str | timedelta | None
 
 # `list` is a method here, and hides the type of that name from annotations.
 _List: TypeAlias = list
@@ -52,6 +57,9 @@ class Client:
     ) -> None:
         self.timeout = timeout
         self.batch_jobs = BATCH_JOBS
+        #: How full the queue was after the last enqueue that was acknowledged: 0.0 (empty, or no limit) to 1.0 (full).
+        #: Of several queues the fullest.
+        self.pressure = 0.0
         chosen = socket_path or (None if config else os.environ.get("PERDURE_SOCKET"))
         self.socket_path = os.fspath(chosen) if chosen else self._configured(config)
         self._loops = LoopConnections(self.socket_path)
@@ -70,6 +78,7 @@ class Client:
         strict: bool = False,
         blob: Source | None = None,
         spool: bool = False,
+        patience: Patience = None,
         **options: Any,
     ) -> Enqueued:
         """Put one job into the queue; returns when it is on disk. `options` are those of JobOptions.
@@ -77,16 +86,21 @@ class Client:
         `blob` is the job's payload (`ctx.blob()`): bytes, which are copied into the spool, or the path of a file, which
         must stay as it is until the job has ended. `spool=True`: that file is copied, too, and may go then.
 
+        A full queue may shed the job (`shed` in the result), refuse it (QueueFull), or let this wait for room for as
+        long as the configuration says, or for `patience` (seconds, text such as "10m", or a timedelta; 0: not at all),
+        which comes on top of the client's timeout. Whoever cancels the wait has enqueued nothing.
+
         If the job's `unique` key is taken, the result names the job that has it and says `duplicate`; with `strict`
-        that raises Duplicate. Raises NotData, InvalidArguments, InvalidOption. When the connection ends before the
-        answer, ChannelClosed is raised and the job is never sent twice: whether it was taken is not known then.
+        that raises Duplicate. Raises NotData, InvalidArguments, InvalidOption, QueueFull. When the connection ends
+        before the answer, ChannelClosed is raised and the job is never sent twice: whether it was taken is not known.
         """
         spec = _spec(kind, args, options)
-        with closing(await asyncio.to_thread(prepare, blob, spool) if blob is not None else prepare(blob, spool)) as file:
+        # A digest, or a copy, of something large takes its time.
+        made = prepare(blob, spool) if blob is None else await asyncio.to_thread(prepare, blob, spool)
+        with closing(made) as file:
             file.put_into(spec)
-            ask = asks.enqueue([spec], strict, file.fds)
-            placed: list[Enqueued] = await self._loops.ask(ask, self._patience(file))
-        return placed[0]
+            ask = asks.enqueue([spec], strict, file.fds, _patience_ms(patience))
+            return (await self._put(ask, file.seconds()))[0]
 
     def enqueue_sync(
         self,
@@ -96,44 +110,46 @@ class Client:
         strict: bool = False,
         blob: Source | None = None,
         spool: bool = False,
+        patience: Patience = None,
         **options: Any,
     ) -> Enqueued:
         """`enqueue` for code without an event loop."""
         spec = _spec(kind, args, options)
         with closing(prepare(blob, spool)) as file:
             file.put_into(spec)
-            ask = asks.enqueue([spec], strict, file.fds)
-            placed: list[Enqueued] = self._threads.ask(ask, self._patience(file))
-        return placed[0]
+            ask = asks.enqueue([spec], strict, file.fds, _patience_ms(patience))
+            return self._put_sync(ask, file.seconds())[0]
 
-    async def enqueue_many(self, jobs: Iterable[JobLike], *, strict: bool = False) -> _List[Enqueued]:
+    async def enqueue_many(
+        self, jobs: Iterable[JobLike], *, strict: bool = False, patience: Patience = None
+    ) -> _List[Enqueued]:
         """Put several jobs into the queue: all or none of them, up to the daemon's limits.batch (10,000).
 
-        More are sent in several requests, each of them all or none; the error of a later one says how many jobs the
-        earlier ones have put in.
+        More are sent in several requests, each of them all or none, and each with its own `patience` where the queue is
+        full; the error of a later one says how many jobs the earlier ones have put in.
         """
         done: list[Enqueued] = []
         for chunk in self._chunks(jobs):
             try:
-                placed = await self._ask(asks.enqueue(chunk, strict))
+                done += await self._put(asks.enqueue(chunk, strict, patience_ms=_patience_ms(patience)))
             except PerdureError as error:
                 if not done:
                     raise
                 raise _after(len(done), error) from error
-            done += placed
         return done
 
-    def enqueue_many_sync(self, jobs: Iterable[JobLike], *, strict: bool = False) -> _List[Enqueued]:
+    def enqueue_many_sync(
+        self, jobs: Iterable[JobLike], *, strict: bool = False, patience: Patience = None
+    ) -> _List[Enqueued]:
         """`enqueue_many` for code without an event loop."""
         done: list[Enqueued] = []
         for chunk in self._chunks(jobs):
             try:
-                placed = self._ask_sync(asks.enqueue(chunk, strict))
+                done += self._put_sync(asks.enqueue(chunk, strict, patience_ms=_patience_ms(patience)))
             except PerdureError as error:
                 if not done:
                     raise
                 raise _after(len(done), error) from error
-            done += placed
         return done
 
     async def get(self, job_id: int) -> JobView | None:
@@ -184,7 +200,12 @@ class Client:
         return result_file(*self._threads.ask_with_fds(asks.result(job_id), self.timeout))
 
     async def cancel(self, ids: Ids) -> _List[Verdict]:
-        """Take jobs back that have not begun."""
+        """Take jobs back that have not begun, and stop those that run (docs/commands.md, "Cancelling").
+
+        Answers when all is decided, which may take `workers.cancel_grace` and a little more: give the client a longer
+        `timeout`. Whoever goes away earlier has cancelled all the same. Verdict errors: WrongState (it had ended before,
+        or completed all the same), NotFound, and CallTimeout when it was told to stop and has not ended in time.
+        """
         return await self._ask(asks.cancel(ids))
 
     def cancel_sync(self, ids: Ids) -> _List[Verdict]:
@@ -206,6 +227,37 @@ class Client:
     def log_sync(self, job_id: int, offset: int = 0) -> control.LogPiece:
         """`log` for code without an event loop."""
         return self._ask_sync(asks.read_log(job_id, offset))
+
+    # --- following
+
+    def follow(
+        self,
+        ids: Ids = (),
+        *,
+        queues: str | Iterable[str] = (),
+        everything: bool = False,
+        topics: Iterable[Topic] = TOPICS,
+    ) -> AsyncIterator[Entry | Skipped]:
+        """What happens to jobs, as it happens: `async for entry in client.follow(job.id)`. See docs/channels.md.
+
+        Follow jobs by id, all jobs of queues, or everything. An entry is a StateChange, Progress, LogText or Emitted
+        (perdure.wire.streams), or Skipped: so much was left out, because this loop was slower than the jobs.
+        `topics`: "state", "progress", "log", "emit". With ids, what was there before comes first, and it ends when all
+        of them have ended. It goes on whatever the client's timeout is. Raises NotFound, InvalidOption, Refused;
+        ChannelClosed or DaemonStopping when the connection ends: then follow again.
+        """
+        return self._loops.news(asks.follow(ids, queues, everything, topics), self.timeout)
+
+    def follow_sync(
+        self,
+        ids: Ids = (),
+        *,
+        queues: str | Iterable[str] = (),
+        everything: bool = False,
+        topics: Iterable[Topic] = TOPICS,
+    ) -> Iterator[Entry | Skipped]:
+        """`follow` for code without an event loop, on a connection of its own."""
+        return self._threads.news(asks.follow(ids, queues, everything, topics), self.timeout)
 
     # --- dead letters
 
@@ -329,8 +381,21 @@ class Client:
         answer: T = self._threads.ask(ask, self.timeout)
         return answer
 
-    def _patience(self, file: Payload) -> float | None:
-        return None if self.timeout is None else self.timeout + file.seconds()
+    async def _put(self, ask: Ask[_List[Enqueued]], extra_s: float = 0.0) -> _List[Enqueued]:
+        return self._taken(await self._loops.ask(ask, self._seconds(ask, extra_s)))
+
+    def _put_sync(self, ask: Ask[_List[Enqueued]], extra_s: float = 0.0) -> _List[Enqueued]:
+        return self._taken(self._threads.ask(ask, self._seconds(ask, extra_s)))
+
+    def _seconds(self, ask: Ask[Any], extra_s: float) -> float | None:
+        """How long an enqueue may take: what it waits for room comes on top."""
+        patience_ms = getattr(ask.request, "patience_ms", None) or 0
+        return None if self.timeout is None else self.timeout + extra_s + patience_ms / 1000
+
+    def _taken(self, placed: _List[Enqueued]) -> _List[Enqueued]:
+        if placed:
+            self.pressure = max(one.pressure for one in placed)
+        return placed
 
     def _chunks(self, jobs: Iterable[JobLike]) -> _List[_List[JobSpec]]:
         """All jobs, checked before the first request is sent, in pieces that the daemon accepts."""
@@ -365,6 +430,10 @@ def set_default_client(client: Client | None) -> None:
 
 def _spec(kind: str, args: Mapping[str, Any] | None, options: Mapping[str, Any]) -> JobSpec:
     return job_spec(kind, encode_args(args or {}), options)
+
+
+def _patience_ms(patience: Patience) -> int | None:
+    return None if patience is None else duration_ms("patience", patience)
 
 
 def _after(taken: int, error: PerdureError) -> PerdureError:

@@ -7,12 +7,14 @@ import contextlib
 import os
 import select
 import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from perdure.asks import Ask
 from perdure.errors import CallTimeout, ChannelClosed, PerdureError
 from perdure.wire import control
 from perdure.wire.packet import close_all
+from perdure.wire.streams import Entry, News, Skipped
 
 if TYPE_CHECKING:
     from perdure.wire.blocking import BlockingCaller
@@ -57,6 +59,15 @@ class LoopConnections:
             if isinstance(error, CallTimeout):
                 raise
         return await (await self._caller()).request_with_fds(ask.request, timeout_s, ask.fds)
+
+    async def news(self, request: control.Subscribe, timeout_s: float | None) -> AsyncIterator[Entry | Skipped]:
+        """What a subscription brings; it ends with this generator."""
+        from perdure.wire.subscription import subscribe
+
+        async with subscribe(await self._caller(), request, timeout_s) as news:
+            async for message in news:
+                for one in _unpacked(message):
+                    yield one
 
     def close(self) -> None:
         """Close the connection of the running loop, and of loops that have ended."""
@@ -127,6 +138,14 @@ class ThreadConnections:
             raise
         return self._caller().request_with_fds(ask.request, timeout_s, ask.fds)
 
+    def news(self, request: control.Subscribe, timeout_s: float | None) -> Iterator[Entry | Skipped]:
+        """What a subscription brings, on a connection of its own: the thread may ask for something else meanwhile."""
+        from perdure.wire.blocking import BlockingCaller
+
+        with BlockingCaller.connect(self._path) as caller, caller.subscription(request, timeout_s) as news:
+            for message in news:
+                yield from _unpacked(message)
+
     def close(self) -> None:
         """Close this thread's connection."""
         entry = self._local.__dict__.pop("entry", None)
@@ -145,6 +164,15 @@ class ThreadConnections:
         caller = BlockingCaller.connect(self._path)
         self._local.entry = (os.getpid(), caller)
         return caller
+
+
+def _unpacked(message: News) -> Iterator[Entry | Skipped]:
+    """The entries of a message, after a word about what is missing before them."""
+    if message.skipped != Skipped():
+        yield message.skipped
+    yield from message.entries
+    if message.error is not None:
+        raise PerdureError(message.error)
 
 
 def is_hung_up(fd: int) -> bool:

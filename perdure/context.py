@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from perdure.adapters.doubles import Doubles
     from perdure.adapters.neo4j import Neo4j
     from perdure.adapters.once import Once, Scope
-    from perdure.adapters.port import Port
+    from perdure.adapters.port import BlockingPort, Port
     from perdure.adapters.postgres import Postgres
     from perdure.adapters.process import Completed
     from perdure.adapters.qdrant import Qdrant
@@ -60,7 +60,9 @@ class _Desk(Protocol):
     def blob(self) -> memoryview: ...
     def result_file(self) -> BinaryIO: ...
     async def run(self, argv: tuple[str, ...], **options: Any) -> Completed: ...
+    def run_blocking(self, argv: tuple[str, ...], options: dict[str, Any]) -> Completed: ...
     async def port(self, timeout: float | None) -> Port: ...
+    def port_blocking(self, timeout: float | None) -> BlockingPort: ...
 
 
 class Context:
@@ -269,6 +271,7 @@ class Context:
             if self._make_tools is None:
                 raise UnknownDependency("there are no adapters here; in a test: Context.for_test(postgres=…)")
             self._tools = self._make_tools(self.id, self.deadline, self.created_at)
+            self._tools.desk = self._desk
         return self._tools
 
     @classmethod

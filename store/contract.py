@@ -35,11 +35,14 @@ class Store(Protocol):
         """Record its clean end."""
         ...
 
-    async def recover(self, executing: Collection[tuple[int, int]] | None, now: int) -> Recovered:
+    async def recover(
+        self, executing: Collection[tuple[int, int]] | None, now: int, unwanted: Collection[tuple[int, int]] = ()
+    ) -> Recovered:
         """Put every running job of former runs back, in one transaction.
 
         `executing`: (id, attempt) of the jobs known to have been executing; these are charged an interruption (and
-        buried when that was their last), the others are released. None: nothing is known, so all are charged.
+        buried when that was their last), the others are released. None: nothing is known, so all are charged. Those of
+        `unwanted` were being cancelled: they are.
         """
         ...
 

@@ -11,6 +11,9 @@ import msgspec
 from perdure.store.connection import database_uri, explain
 from perdure.store.statements import SQL
 
+#: The schema that came with files.
+FIRST_VERSION = 3
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -35,6 +38,9 @@ def needed_files(path: str) -> set[str]:
     """
     try:
         with closing(sqlite3.connect(database_uri(path, "ro"), uri=True)) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version < FIRST_VERSION:
+                return set()
             return {name for (name,) in connection.execute(SQL["needed_files"])}
     except sqlite3.Error as error:
         raise explain(error, path) from error

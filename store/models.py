@@ -174,11 +174,12 @@ class Committed:
 
 
 class Recovered(NamedTuple):
-    """What recovery found of the run before: how many jobs were charged, given back and buried."""
+    """What recovery found of the run before: how many jobs were charged, given back, buried and cancelled."""
 
     interrupted: int
     released: int
     buried: int
+    cancelled: int = 0
 
 
 class RunInfo(NamedTuple):

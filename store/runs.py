@@ -16,6 +16,8 @@ from perdure.wire.data import ErrorData, KindSpec
 KEPT_RUNS = 1_000
 #: What stands in the record of a job that was executing when the daemon or the machine went down.
 LOST = ErrorData("JobInterrupted", "the daemon ended while it executed this job", True)
+#: … and in that of one which was just being cancelled.
+STOPPED = "cancelled; the daemon ended before the job did"
 
 _encode = msgspec.json.Encoder().encode
 _decode_kind = msgspec.json.Decoder(KindSpec).decode
@@ -39,7 +41,12 @@ def end_run(connection: sqlite3.Connection, run_id: int, now: int) -> None:
     connection.execute(SQL["end_run"], {"id": run_id, "now": now})
 
 
-def recover(connection: sqlite3.Connection, executing: Collection[tuple[int, int]] | None, now: int) -> Recovered:
+def recover(
+    connection: sqlite3.Connection,
+    executing: Collection[tuple[int, int]] | None,
+    now: int,
+    unwanted: Collection[tuple[int, int]] = (),
+) -> Recovered:
     """Put running jobs back, inside a transaction: killed half-way, it is done from the start by the next one."""
     parameters = {
         "now": now,
@@ -48,11 +55,13 @@ def recover(connection: sqlite3.Connection, executing: Collection[tuple[int, int
         "message": LOST.message,
         "fingerprint": fingerprint(LOST),
     }
+    stopped = {"now": now, "unwanted": _encode(list(unwanted)).decode(), "message": STOPPED}
+    cancelled = connection.execute(SQL["recover_stop"], stopped).rowcount if unwanted else 0
     connection.execute(SQL["recover_bury"], parameters)
     buried = connection.execute(SQL["recover_remove_buried"], parameters).rowcount
     interrupted = connection.execute(SQL["recover_interrupt"], parameters).rowcount
     released = connection.execute(SQL["recover_release"]).rowcount
-    return Recovered(interrupted, released, buried)
+    return Recovered(interrupted, released, buried, cancelled)
 
 
 def save_kinds(connection: sqlite3.Connection, kinds: Sequence[KindSpec], now: int) -> None:

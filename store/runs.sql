@@ -13,6 +13,14 @@ UPDATE runs SET stopped_at = :now WHERE id = :id;
 -- name: forget_runs
 DELETE FROM runs WHERE id <= :id - :keep;
 
+-- name: recover_stop
+UPDATE jobs SET
+    state = 'cancelled', finalized_at = :now,
+    errors = json_insert(coalesce(errors, '[]'), '$[#]', json_object('attempt', attempt, 'at', :now,
+        'type', 'JobCancelled', 'message', :message))
+WHERE state = 'running'
+  AND (id, attempt) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:unwanted));
+
 -- name: recover_bury
 INSERT INTO dead_letters (id, kind, queue, priority, args, last_args, attempt, max_attempts, interruptions,
                           max_interruptions, timeout_ms, created_at, attempted_at, died_at, reason, fingerprint,

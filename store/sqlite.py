@@ -116,9 +116,11 @@ class SqliteStore:
         """Record its clean end."""
         await self._write(partial(runs.end_run, run_id=run_id, now=now))
 
-    async def recover(self, executing: Collection[tuple[int, int]] | None, now: int) -> Recovered:
+    async def recover(
+        self, executing: Collection[tuple[int, int]] | None, now: int, unwanted: Collection[tuple[int, int]] = ()
+    ) -> Recovered:
         """Put every running job of former runs back, in one transaction."""
-        return await self._write(partial(runs.recover, executing=executing, now=now))
+        return await self._write(partial(runs.recover, executing=executing, now=now, unwanted=unwanted))
 
     # --- the group commit
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.daemon.duties.checkpoint import Checkpoint
+from perdure.daemon.duties.fullness import Fullness
 from perdure.daemon.duties.limits import HardLimits
 from perdure.daemon.duties.lookout import Lookout
 from perdure.daemon.duties.orphans import Orphans
@@ -32,6 +33,8 @@ def all_duties(supervisor: Supervisor) -> list[Duty]:
         Sweep(),
         Tell(),
     ]
+    if supervisor.throttle is not None:
+        duties.append(Fullness(supervisor.throttle))
     if supervisor.notifier.watchdog_interval_seconds is not None:
         duties.append(Watchdog(supervisor.notifier.watchdog_interval_seconds))
     return duties

@@ -28,7 +28,7 @@ class HardLimits:
     def _look(self, supervisor: Supervisor, link: WorkerLink, now_ns: int) -> None:
         core = supervisor.core
         state = core.workers.get(link.id)
-        if state is None or not state.held:
+        if state is None or not state.held or link.ended.is_set():
             return
         grace_ns = supervisor.settings.workers.hard_grace_ms * 1_000_000
         told_before_ns = now_ns - supervisor.settings.workers.cancel_grace_ms * 1_000_000
@@ -39,6 +39,8 @@ class HardLimits:
                 continue
             elapsed_ns = now_ns - slot.started_ns
             wish = core.wishes.get(slot.job_id)
+            if wish is not None and not slot.unwanted:
+                link.page.mark_unwanted((slot.job_id,))
             is_late = slot.timeout_ms is not None and elapsed_ns > slot.timeout_ms * 1_000_000 + grace_ns
             if is_late or (wish is not None and wish.since_ns < told_before_ns):
                 over.add(slot.job_id)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.adapters.output_pump import Sink
-from perdure.adapters.process import Helpers, Surroundings, Wishes, run
-from perdure.adapters.program import Program, clean_environ, find_program
-from perdure.duration import parse_duration_ms
-from perdure.errors import NotAllowed, UsageError
+from perdure.adapters.process import KILL_SECONDS, LOOK_SECONDS, OUTPUT_SECONDS, Helpers, Surroundings, run
+from perdure.adapters.program import Program, read_wishes
+from perdure.errors import NotAllowed
 
 if TYPE_CHECKING:
     from perdure.adapters.process import Completed
@@ -50,13 +48,8 @@ class Commands:
         ends_at: float | None,
         argv: Sequence[str],
         *,
-        cwd: str | os.PathLike[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        input: bytes | str | None = None,
-        timeout: float | str | None = None,
-        check: bool = True,
-        capture: bool = False,
         only_allowed: bool = False,
+        **options: Any,
     ) -> Completed:
         """See Context.run. `ends_at`: when the job's time is over, in seconds of time.monotonic().
 
@@ -68,10 +61,9 @@ class Commands:
             ATTEMPT_MARK: str(row.attempt),
             KIND_MARK: row.kind,
         }
-        environ = clean_environ(os.environ, env, marks)
-        program = find_program(argv, cwd, environ)
+        wishes = read_wishes(argv, marks, **options)
         if only_allowed:
-            program = self._allowed(program)
+            wishes = wishes._replace(program=self._allowed(wishes.program))
         around = Surroundings(
             sink=sink,
             helpers=self._helpers,
@@ -81,12 +73,11 @@ class Commands:
             reaper=self._reaper,
             capture_bytes=self._capture_bytes,
         )
-        data = input.encode() if isinstance(input, str) else input
-        return await run(Wishes(program, environ, data, limit_seconds(timeout), check, capture), around)
+        return await run(wishes, around)
 
     def most_seconds_to_end(self) -> float:
         """How long it takes at most until a command that is given up has ended."""
-        return self._grace_seconds + _ENDING_SECONDS
+        return self._grace_seconds + KILL_SECONDS + LOOK_SECONDS + OUTPUT_SECONDS
 
     def _allowed(self, program: Program) -> Program:
         """The same program under a path without links back (..): what is compared is what is run."""
@@ -105,16 +96,3 @@ def is_allowed(path: str, patterns: Sequence[str]) -> bool:
 def _as_regex(pattern: str) -> str:
     parts = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
     return "".join(parts.get(part) or re.escape(part) for part in re.split(r"(\*\*|\*|\?)", pattern))
-
-
-def limit_seconds(timeout: float | str | None) -> float | None:
-    """A time limit as handlers write it. Raises UsageError."""
-    if timeout is None:
-        return None
-    try:
-        milliseconds = parse_duration_ms(timeout)
-    except ValueError as error:
-        raise UsageError(f"timeout: {error}") from None
-    if milliseconds <= 0:
-        raise UsageError("timeout: it must be above 0; None is for no limit")
-    return milliseconds / 1000

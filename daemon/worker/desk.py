@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from perdure.adapters.port import Port
+    import socket
+
+    from perdure.adapters.output_pump import Sink
+    from perdure.adapters.port import BlockingPort, Port
     from perdure.adapters.process import Completed
     from perdure.daemon.worker.lane import Bench
     from perdure.daemon.worker.spooling import Payload, ResultFile
@@ -17,7 +23,18 @@ if TYPE_CHECKING:
 class JobDesk:
     """Made when the job starts, closed when it ends. Its parts are made when they are first asked for."""
 
-    __slots__ = ("_bench", "_payload", "_port", "_row", "_teller", "cancelled", "result")
+    __slots__ = (
+        "_bench",
+        "_closed",
+        "_commands",
+        "_ends_at",
+        "_payload",
+        "_port",
+        "_row",
+        "_teller",
+        "cancelled",
+        "result",
+    )
 
     def __init__(self, bench: Bench, row: JobRow) -> None:
         self._bench = bench
@@ -27,8 +44,14 @@ class JobDesk:
         #: The file that the handler writes its result into, if it asked for one.
         self.result: ResultFile | None = None
         self._payload: Payload | None = None
-        self._port: Port | None = None
+        self._port: Port | BlockingPort | None = None
         self._teller: Teller | None = None
+        self._closed = False
+        #: When its time is over, in seconds of time.monotonic().
+        limit = row.timeout_ms
+        self._ends_at = None if limit is None else bench.clock.monotonic_ns() / 1e9 + limit / 1000
+        #: Tasks that run a command for it.
+        self._commands: set[asyncio.Task[Any]] = set()
 
     def progress(self, done: float, total: float | None, text: str | None) -> None:
         """See Context.progress."""
@@ -63,18 +86,50 @@ class JobDesk:
 
     async def run(self, argv: tuple[str, ...], **options: Any) -> Completed:
         """See Context.run."""
-        from perdure.daemon.worker.commands import run_command
+        return await self._run(self._sink(), argv, options)
 
-        return await run_command(self._bench, self._row, argv, **options)
+    def run_blocking(self, argv: tuple[str, ...], options: dict[str, Any]) -> Completed:
+        """The same for a thread, which waits. When it is interrupted, the command has ended before it goes on."""
+        patience = self._bench.commands.most_seconds_to_end()
+        return self._bench.toolbox.bridge.run_to_end(patience, self._run, self._sink(), argv, options)
+
+    async def _run(self, sink: Sink, argv: tuple[str, ...], options: dict[str, Any]) -> Completed:
+        task = asyncio.current_task()
+        assert task is not None
+        self._commands.add(task)
+        try:
+            return await self._bench.commands.run(self._row, sink, self._ends_at, argv, **options)
+        finally:
+            self._commands.discard(task)
+
+    def _sink(self) -> Sink:
+        """Where the output of a command goes that the caller starts: looked up in its own thread and context."""
+        return self._bench.output.current_log() or _Stray()
 
     async def port(self, timeout: float | None) -> Port:
         """See Context.port."""
-        if self._port is None:
-            self._port = await self._bench.ports.open(self._row.id, timeout)
+        from perdure.adapters.port import Port
+
+        if not isinstance(self._port, Port) or self._port.closed:
+            self._port = Port(await self._open_port(timeout))
         return self._port
+
+    def port_blocking(self, timeout: float | None) -> BlockingPort:
+        """The same for a thread, which waits."""
+        from perdure.adapters.port import BlockingPort
+
+        if not isinstance(self._port, BlockingPort) or self._port.closed:
+            self._port = BlockingPort(self._bench.toolbox.bridge.run(self._open_port, timeout))
+        return self._port
+
+    async def _open_port(self, timeout: float | None) -> socket.socket:
+        if self._port is not None:
+            self._port.close()
+        return await self._bench.ports.open(self._row.id, timeout)
 
     def close(self) -> None:
         """The job has ended, one way or another: give back what it held."""
+        self._closed = True
         if self._teller is not None:
             self._teller.close()
         if self._payload is not None:
@@ -83,10 +138,16 @@ class JobDesk:
             self.result.close()
         if self._port is not None:
             self._port.close()
+        for task in tuple(self._commands):
+            # What a handler has started without waiting for it must not outlive the job.
+            task.get_loop().call_soon_threadsafe(task.cancel)
 
     def _with_teller(self) -> Teller:
         if self._teller is None:
             self._teller = self._bench.newsroom.teller(self._row)
+            if self._closed:
+                # A thread or task that outlives the job: what it tells is dropped.
+                self._teller.close()
         return self._teller
 
     def _open_payload(self) -> Payload | None:
@@ -95,3 +156,16 @@ class JobDesk:
 
             self._payload = Payload(self._bench.spool, self._row.blob)
         return self._payload
+
+
+class _Stray:
+    """For output of which nobody knows to which log it belongs."""
+
+    def write(self, data: bytes) -> None:
+        """To the worker's own output."""
+        with contextlib.suppress(OSError):
+            while data:
+                data = data[os.write(2, data) :]
+
+    def flush(self) -> None:
+        """Nothing waits."""

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Final
 
 from perdure.daemon.joblog import rotated_path
+from perdure.errors import JobTimeout
 
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 class JobFile:
-    """Appended to by one thread at a time. The present and the rotated file have up to `half_bytes` each."""
+    """Appended to by one thread at a time. The present and the rotated file have up to `half_bytes` each.
+
+    A JobTimeout, which is an OSError by way of TimeoutError, may strike in here when a handler prints. It is not the
+    disk's, and must reach the handler.
+    """
 
     __slots__ = ("_fd", "_half_bytes", "_path", "size")
 
@@ -53,11 +58,14 @@ class JobFile:
         """Close it; `append` opens it again."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            with contextlib.suppress(OSError):
+            try:
                 os.close(fd)
+            except OSError as error:
+                if isinstance(error, JobTimeout):
+                    raise
 
 
-def complain(what: str, job_id: int, error: OSError) -> None:
-    """Say to descriptor 2 that a file of a job cannot be written, which is no reason for the job to fail."""
+def complain(what: str, job_id: int, error: OSError, verb: str = "written") -> None:
+    """Say to descriptor 2 what cannot be done with a file of a job, which is no reason for the job to fail."""
     with contextlib.suppress(OSError):
-        os.write(2, f"the {what} of job {job_id} cannot be written: {error}\n".encode())
+        os.write(2, f"the {what} of job {job_id} cannot be {verb}: {error}\n".encode())

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from perdure.clock import Clock
 from perdure.daemon.joblog import log_path
 from perdure.daemon.worker.job_file import JobFile, complain
+from perdure.errors import JobTimeout
 
 #: A line without an end is written out when it is this long, bytes.
 _LONGEST_PENDING: Final = 64 * 1024
@@ -99,6 +100,8 @@ class JobLog:
             file = self._file or self._open()
             for start in range(0, len(data), half):
                 file.append(data[start : start + half])
+        except JobTimeout:
+            raise
         except OSError as error:
             self._complain(error)
         self._tell(data)

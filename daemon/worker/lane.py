@@ -19,7 +19,7 @@ from perdure.wire.work import Failed, JobRow
 if TYPE_CHECKING:
     from perdure.adapters.toolbox import Toolbox
     from perdure.adapters.view import BreakerView
-    from perdure.daemon.worker.commands import CommandRules
+    from perdure.daemon.worker.commands import Commands
     from perdure.daemon.worker.desk import JobDesk
     from perdure.daemon.worker.newsroom import Newsroom
     from perdure.daemon.worker.ports import Ports
@@ -66,7 +66,7 @@ class Bench:
         toolbox: Toolbox,
         newsroom: Newsroom,
         spool: Spool,
-        commands: CommandRules,
+        commands: Commands,
         ports: Ports,
     ) -> None:
         self.handlers = handlers

@@ -8,10 +8,12 @@ from collections.abc import Callable
 import msgspec
 
 from perdure.daemon.lag import LagMeter
+from perdure.daemon.lag_sample import Sample, look_at_main_thread
 from perdure.daemon.worker.lane import job_name
 from perdure.daemon.worker.output import Output
 from perdure.daemon.worker.port import Port
 from perdure.daemon.worker.recorder import RecorderPage
+from perdure.daemon.worker.sync_lane import SyncLane
 from perdure.wire.work import LoopBlocked
 
 
@@ -31,9 +33,9 @@ def worker_meter(
     def tell(blocked: LoopBlocked) -> bool:
         return port.try_send(msgspec.msgpack.encode(blocked))
 
-    def sync_job() -> str | None:
+    def sync_job() -> Sample | None:
         row = output.sync_job
-        return None if row is None else job_name(row)
+        return None if row is None else look_at_main_thread(job_name(row), SyncLane._run.__code__)
 
     def beat() -> None:
         page.beat()

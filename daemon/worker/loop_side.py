@@ -17,7 +17,6 @@ from perdure.daemon.worker.alarm import Alarm
 from perdure.daemon.worker.async_lane import AsyncLane
 from perdure.daemon.worker.lane import Bench
 from perdure.daemon.worker.port import ORPHANED
-from perdure.daemon.worker.recorder import RecorderPage
 from perdure.daemon.worker.sync_lane import SyncLane
 from perdure.log import get_logger
 from perdure.wire.channel import Channel
@@ -30,6 +29,8 @@ from perdure.wire.work import (
     Hello,
     JobRow,
     Observed,
+    PortOffered,
+    PortTaken,
     Recall,
     Returned,
     Run,
@@ -58,7 +59,6 @@ class LoopSide:
         self,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
-        page: RecorderPage,
         sync: SyncLane,
         alarm: Alarm,
         bench: Bench,
@@ -66,7 +66,6 @@ class LoopSide:
         lag: LagMeter,
     ) -> None:
         self._loop = loop
-        self._page = page
         self._sync = sync
         self._alarm = alarm
         self._bench = bench
@@ -137,6 +136,8 @@ class LoopSide:
                 self._bench.newsroom.unfollow(message)
             case FollowQueues():
                 self._bench.newsroom.follow_queues(message)
+            case PortTaken():
+                self._bench.ports.taken(message.id)
             case Drain():
                 self._drain()
 
@@ -184,6 +185,10 @@ class LoopSide:
         self._draining = True
         self._give_back(self._sync.waiting + self._async.waiting, set())
         self._sync.drain()
+
+    def offer_port(self, offered: PortOffered, fd: int) -> None:
+        """A job waits for a client, who is to get this descriptor."""
+        self._channel.send(offered, [fd])
 
     # --- what calls to dependencies came to
 

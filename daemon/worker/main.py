@@ -33,7 +33,7 @@ from perdure.daemon.process_control import die_with, set_process_name
 from perdure.daemon.worker import stacks
 from perdure.daemon.worker.alarm import Alarm
 from perdure.daemon.worker.async_lane import AsyncLane
-from perdure.daemon.worker.commands import CommandRules
+from perdure.daemon.worker.commands import Commands
 from perdure.daemon.worker.handlers import Handlers
 from perdure.daemon.worker.job_log import LogPlace
 from perdure.daemon.worker.job_logger import JobLogger
@@ -50,7 +50,7 @@ from perdure.daemon.worker.spooling import Spool
 from perdure.daemon.worker.sync_lane import SyncLane
 from perdure.log import get_logger
 from perdure.wire import packet
-from perdure.wire.work import Observed, WorkerConfig
+from perdure.wire.work import Observed, PortOffered, WorkerConfig
 
 #: The exit status after a defect in the worker's own code (EX_SOFTWARE).
 DEFECT: Final = 70
@@ -179,8 +179,8 @@ class Worker:
         toolbox = Toolbox(config.dependencies, config.store_id, view, self._loop, clock, random.Random())
         logger = JobLogger(output, config.log_level)
         newsroom = Newsroom(port, place, clock, self._loop)
-        spool, ports = Spool(config.spool_dir, config.blob_bytes), Ports()
-        commands = CommandRules(config.owner, tuple(config.shell_allow), config.command_grace)
+        spool, ports = Spool(config.spool_dir, config.blob_bytes), Ports(self._offer_port)
+        commands = Commands(config)
         bench = Bench(
             handlers, clock, output, logger, config.result_bytes, view, toolbox, newsroom, spool, commands, ports
         )
@@ -189,7 +189,7 @@ class Worker:
         self._output = output
         self._sync = SyncLane(bench, self._page.slot_writer(0), Outbox(port, self._page.done_ring("sync")), alarm)
         lag = worker_meter(self._loop, self._page, port, output, lambda: not self._async.idle)
-        self._side = LoopSide(self._loop, self._sock, self._page, self._sync, alarm, bench, fds.stacks, lag)
+        self._side = LoopSide(self._loop, self._sock, self._sync, alarm, bench, fds.stacks, lag)
         port.older, port.before = self._side.unsent, newsroom.flush_ended
         slots = [self._page.slot_writer(index) for index in range(1, self._page.async_slots + 1)]
         box = Outbox(port, self._page.done_ring("async"))
@@ -215,6 +215,9 @@ class Worker:
 
     def _report(self, observed: Observed) -> None:
         self._side.report(observed)
+
+    def _offer_port(self, offered: PortOffered, fd: int) -> None:
+        self._side.offer_port(offered, fd)
 
     def _plan_report(self) -> None:
         self._side.plan_report()

@@ -166,14 +166,20 @@ class NewsBuffer:
                 self._skip_entry(entry)
 
     def lost(self, entries: Iterable[WorkerEntry], skipped: Iterable[JobSkipped]) -> None:
-        """What `take` gave could not be sent: count it, but for progress, which may still come in time."""
+        """What `take` gave could not be sent: count it, but for progress and stories, which may still come in time."""
         for one in skipped:
             self._skip(one.id, one.lines, one.values)
+        stories: list[LogText | Emitted] = []
         for entry in entries:
             if isinstance(entry, Progress):
                 self._progress.setdefault(entry.id, entry)
+            elif entry.earlier:
+                stories.append(entry)
             else:
                 self._skip_entry(entry)
+        for entry in reversed(stories):
+            self._jobs.setdefault(entry.id, _JobNews()).entries.appendleft(entry)
+            self.story_cost += _cost(entry)
 
     # --- in here
 

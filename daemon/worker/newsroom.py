@@ -155,18 +155,16 @@ class Newsroom:
             self.buffer.drop_progress(row.id)
         self.buffer.end(row.id)
 
-    def add_story(self, job_id: int, story: list[LogText | Emitted]) -> None:
-        """Tell this and the latest progress, and from now on what happens. The lock of the logs is held."""
-        with self.lock:
-            if not self._stories.begin(job_id):
-                return
-            self.buffer.add_story(job_id, story)
-            teller = self._tellers.get(job_id)
-            if teller is not None and teller.latest is not None:
-                self.buffer.set_progress(teller.latest)
+    def add_story(self, job_id: int, story: list[LogText | Emitted], wanted: bool) -> None:
+        """Tell this and the latest progress, and if it is `wanted`, from now on all. Both locks are held."""
+        self.buffer.add_story(job_id, story)
+        teller = self._tellers.get(job_id)
+        if teller is not None and teller.latest is not None:
+            self.buffer.set_progress(teller.latest)
+        if wanted:
             self._followed.add(job_id)
             self._set_ear()
-            self._wake()
+        self._wake()
 
     def unended(self, job_id: int) -> int:
         """How many bytes at the end of the job's log are still to be told."""
@@ -220,7 +218,8 @@ class Newsroom:
             return
         with self.lock:
             self._refill()
-            while self._credit > 0 and self._port.has_room() and self._send(ended=True):
+            # A reserve, so that a job that ends is heard even if others have just used all the credit.
+            while self._credit > -BURST_BYTES and self._port.has_room() and self._send(ended=True):
                 pass
             if self.buffer.urgent:
                 self.buffer.leave_out_ended()

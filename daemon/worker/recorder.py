@@ -10,7 +10,8 @@ word has exactly one writer. The file, in native 8-byte words:
     word 4   id of the daemon's run     words 9 to 15 are zero
     word 16  slot 0, the sync lane; then one slot for each slot of the async lane. Eight words (a cache line) each:
              job id (0: free), attempt, start in CLOCK_MONOTONIC nanoseconds, time limit in ms plus one (0: none),
-             how many jobs have finished in this slot, three spare
+             how many jobs have finished in this slot, the start of the job that is to be stopped (the supervisor's),
+             two spare
     after    the done ring of the sync lane, then that of the async lane: a count, then DONE_RING_IDS ids
 
 A slot's job id is written last and cleared first, each by a single aligned 8-byte store, so a reader that finds an id
@@ -25,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+from collections.abc import Container
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -39,18 +41,23 @@ _SLOTS, _BOOT, _RUN, _PID, _HEARTBEAT, _LAG_MAX, _LAG_P999 = 2, 3, 4, 5, 6, 7, 8
 _FIRST_SLOT: Final = 16
 _SLOT_WORDS: Final = 8
 _FINISHED: Final = 4
+_UNWANTED: Final = 5
 _RING_WORDS: Final = 1 + DONE_RING_IDS
 _MAX_SLOTS: Final = 65_536
 
 
 class Slot(NamedTuple):
-    """A job that executes. `started_ns` is CLOCK_MONOTONIC; `timeout_ms` None: it has no limit."""
+    """A job that executes. `started_ns` is CLOCK_MONOTONIC; `timeout_ms` None: it has no limit.
+
+    `unwanted`: somebody has cancelled it.
+    """
 
     job_id: int
     attempt: int
     started_ns: int
     timeout_ms: int | None
     lane: Lane
+    unwanted: bool = False
 
 
 class Leftover(NamedTuple):
@@ -202,9 +209,20 @@ class RecorderPage:
     # --- the supervisor's side
 
     def acquit(self) -> None:
-        """The daemon itself ended the worker, which is gone: nothing that it executed is to blame."""
+        """The daemon itself ended the worker, which is gone: nothing that it executed is to blame, or runs again if it
+        was to be stopped anyway."""
         for index in range(1 + self.async_slots):
-            self._words[self._slot_base(index)] = 0
+            slot = self._read_slot(index)
+            if slot is None or not slot.unwanted:
+                self._words[self._slot_base(index)] = 0
+
+    def mark_unwanted(self, ids: Container[int]) -> None:
+        """Note which of these execute, for recovery: should the daemon be killed before they end, they have ended."""
+        for index in range(1 + self.async_slots):
+            slot = self._read_slot(index)
+            if slot is not None and slot.job_id in ids:
+                # The start names this one execution: should the slot be another's by now, this says nothing of that.
+                self._words[self._slot_base(index) + _UNWANTED] = slot.started_ns
 
     @property
     def pid(self) -> int:
@@ -252,7 +270,8 @@ class RecorderPage:
         job_id, attempt, started_ns, limit = words[base : base + 4]
         if job_id == 0 or words[base] != job_id or words[base + 1] != attempt or words[base + 2] != started_ns:
             return None
-        return Slot(job_id, attempt, started_ns, limit - 1 if limit else None, "async" if index else "sync")
+        unwanted = words[base + _UNWANTED] == started_ns
+        return Slot(job_id, attempt, started_ns, limit - 1 if limit else None, "async" if index else "sync", unwanted)
 
     def _read_ring(self, lane: Lane) -> list[int]:
         base = self._ring_base(lane)

@@ -110,7 +110,7 @@ class ResultFile:
         with _disk(row.id):
             self._made = SpoolFile(spool.folder)
             try:
-                self.file: BinaryIO = open(self._made.partial, "r+b")
+                self.file: BinaryIO = open(self._made.partial, "r+b")  # noqa: SIM115 - closed with the job
             except BaseException:
                 self._made.discard()
                 raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Collection
@@ -10,6 +9,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from perdure.daemon.joblog import read_story
+from perdure.daemon.worker.job_file import complain
 from perdure.daemon.worker.news_buffer import MESSAGE
 from perdure.wire.streams import Emitted, LogText
 
@@ -20,39 +20,44 @@ if TYPE_CHECKING:
 _PAUSE_SECONDS: Final = 0.005
 
 
+class _Ask:
+    """Somebody wants the story of a job, or has wanted it."""
+
+    __slots__ = ("job_id", "wanted")
+
+    def __init__(self, job_id: int) -> None:
+        self.job_id = job_id
+        self.wanted = True
+
+
 class Stories:
     """Tells one story after the other, so that only one is in memory at a time.
 
-    Each begins with an empty LogText: so the supervisor sees where it begins. A story that is asked for again before it
-    has begun is told once. The methods are called with the lock of the buffer held.
+    The supervisor counts: each that was asked for is told, in this order, and ends with an empty LogText. One that
+    nobody wants any more is only that. `ask` and `take_back` are called with the lock of the buffer held.
     """
 
     def __init__(self, newsroom: Newsroom) -> None:
         self._newsroom = newsroom
-        self._queue: SimpleQueue[int] = SimpleQueue()
-        self._wanted: set[int] = set()
+        self._queue: SimpleQueue[_Ask] = SimpleQueue()
+        self._pending: set[_Ask] = set()
         self._thread: threading.Thread | None = None
 
     def ask(self, ids: Collection[int]) -> None:
         """Tell these."""
         for job_id in ids:
-            if job_id not in self._wanted:
-                self._wanted.add(job_id)
-                self._queue.put(job_id)
+            ask = _Ask(job_id)
+            self._pending.add(ask)
+            self._queue.put(ask)
         if self._thread is None:
             self._thread = threading.Thread(target=self._tell_all, name="perdure-stories", daemon=True)
             self._thread.start()
 
     def take_back(self, ids: Collection[int]) -> None:
-        """Nobody wants these any more."""
-        self._wanted.difference_update(ids)
-
-    def begin(self, job_id: int) -> bool:
-        """Whether this one is still wanted; it is being told now."""
-        if job_id not in self._wanted:
-            return False
-        self._wanted.remove(job_id)
-        return True
+        """Nobody wants those of these any more that have not been told."""
+        for ask in self._pending:
+            if ask.job_id in ids:
+                ask.wanted = False
 
     # --- the thread
 
@@ -62,15 +67,21 @@ class Stories:
             while self._newsroom.buffer.story_cost > MESSAGE:
                 time.sleep(_PAUSE_SECONDS)
 
-    def _tell(self, job_id: int) -> None:
-        newsroom = self._newsroom
-        place = newsroom.place
+    def _tell(self, ask: _Ask) -> None:
+        newsroom, job_id = self._newsroom, ask.job_id
         # Once without the lock, which all who print need: then what must be read with it is in memory.
-        with contextlib.suppress(OSError):
-            read_story(place.folder, job_id)
-        with place.lock:
-            story: list[LogText | Emitted] = [LogText(job_id, "", 0, True)]
+        if ask.wanted:
+            self._read(job_id, 0)
+        with newsroom.place.lock:
+            story = self._read(job_id, newsroom.unended(job_id)) if ask.wanted else []
+            with newsroom.lock:
+                self._pending.discard(ask)
+                newsroom.add_story(job_id, [*story, LogText(job_id, "", 0, True)], ask.wanted)
+
+    def _read(self, job_id: int, unended: int) -> list[LogText | Emitted]:
+        try:
+            return read_story(self._newsroom.place.folder, job_id, unended)
+        except OSError as error:
             # What cannot be read is not told, but what comes is.
-            with contextlib.suppress(OSError):
-                story += read_story(place.folder, job_id, newsroom.unended(job_id))
-            newsroom.add_story(job_id, story)
+            complain("log", job_id, error, "read")
+            return []

@@ -156,7 +156,7 @@ class SyncLane:
                 self._desk = row.id, desk
                 context = make_context(bench, row, args, started_ns, desk)
             result = self._call(handler, row, args, context, started_ns)
-            if result is None and desk is None:
+            if (result is None and desk is None) or self._forked:
                 return None
             outcome = settle(bench, row, result, desk)
             return outcome() if callable(outcome) else outcome

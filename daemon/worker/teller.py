@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perdure.daemon.joblog import values_path
 from perdure.daemon.worker.job_file import JobFile, complain
 from perdure.data_check import encode_data
-from perdure.errors import NotData
+from perdure.errors import JobTimeout, NotData
 from perdure.wire.streams import Emitted, Progress
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class Teller:
                 self._file = JobFile(values_path(place.folder, self.row.id), place.half_bytes)
                 self._file.open(anew=True)
             self._file.append(line)
+        except JobTimeout:
+            raise
         except OSError as error:
             if not self._complained:
                 self._complained = True

@@ -16,15 +16,16 @@ from perdure.cli.options import JOB_ID, config_option, json_option
 @config_option
 @click.pass_context
 def cancel(ctx: click.Context, ids: tuple[int, ...], as_json: bool, config: Path | None) -> None:
-    """Take back jobs that have not begun.
+    """Cancel jobs, also those that run.
 
-    Scheduled, available, retryable and parked ones. What is running goes on and is refused with exit code 5.
+    What waits is taken back at once. What runs is told to end, and has the time of workers.cancel_grace for that; then
+    its worker is killed. Exit code 5 if a job had ended before, or completed all the same.
     """
-    from perdure.cli.verdicts import act
+    from perdure.cli.verdicts import act, who
     from perdure.wire.control import CancelJobs
 
     with session.open_queue(config) as opened:
-        ctx.exit(act(opened, ids, CancelJobs, "cancelled", as_json=as_json))
+        ctx.exit(act(opened, ids, lambda piece: CancelJobs(piece, who()), "cancelled", as_json=as_json))
 
 
 @click.command()

@@ -14,17 +14,21 @@ from perdure.cli.arguments import parse_object
 from perdure.cli.session import Session
 from perdure.cli.text import is_terminal
 from perdure.cli.times import duration_ms, moment_ms
+from perdure.config.queues import BLOCK, QueueLimits
 from perdure.errors import InvalidArguments, PerdureError, UsageError
 from perdure.wire.control import Enqueue, ListKinds
 from perdure.wire.data import Enqueued, JobSpec
 
 if TYPE_CHECKING:
     from perdure.config.settings import Settings
+    from perdure.payload import Payload
 
 #: Bytes of arguments in one request, so that no single request holds up the daemon.
 _REQUEST_BYTES = 8 << 20
 #: What a line may have besides its arguments.
 _LINE_EXTRA_BYTES = 64 << 10
+#: A request takes up to this part of a queue that lets producers wait: one as large as the queue waits for its end.
+_SHARE = 4
 #: Show a progress bar from this many jobs on.
 _WORTH_A_BAR = 2000
 
@@ -69,19 +73,33 @@ def read_jobs(source: str, template: JobSpec, settings: Settings) -> Batch:
     return Batch(jobs, name, numbers)
 
 
-def send(session: Session, batch: Batch, settings: Settings, *, strict: bool) -> list[Enqueued]:
+def send(
+    session: Session,
+    batch: Batch,
+    settings: Settings,
+    *,
+    strict: bool,
+    payload: Payload | None = None,
+    patience_ms: int | None = None,
+) -> list[Enqueued]:
     """Enqueue a batch, in several requests if it is large. A file is checked as a whole before the first.
 
-    Raises what the daemon answers; when some requests have gone through, the error says how many jobs went in.
+    `payload`: that of a single job. `patience_ms`: how long each request waits for room in full queues. Raises what the
+    daemon answers; when some requests have gone through, the error says how many jobs went in.
     """
-    pieces = list(_pieces(batch.jobs, settings.limits.batch))
+    limits = settings.queue_limits()
+    most = settings.limits.batch
     if batch.source:
-        _check_all(session, batch, settings)
+        most = min([most, *_shares(_check_all(session, batch, settings), limits)])
+    waits_s = (limits.longest_patience_ms if patience_ms is None else patience_ms) / 1000
+    pieces = list(_pieces(batch.jobs, most))
     placed: list[Enqueued] = []
     with _progress(len(batch.jobs)) as advance:
         for piece in pieces:
             try:
-                placed += session.request(Enqueue(piece, strict))
+                fds, extra_s = (payload.fds, payload.seconds()) if payload is not None else ((), 0.0)
+                request = Enqueue(piece, strict, patience_ms)
+                placed += session.request_with_fds(request, None, fds, extra_s + waits_s)[0]
             except (PerdureError, KeyboardInterrupt) as error:
                 if not placed:
                     raise
@@ -148,16 +166,26 @@ def _readable(message: str) -> str:
     return f"{where}: {what}" if where else what.replace("object missing required field kind", "the job has no kind")
 
 
-def _check_all(session: Session, batch: Batch, settings: Settings) -> None:
-    """Refuse the file for what the daemon would refuse in one of its jobs, with the line."""
+def _check_all(session: Session, batch: Batch, settings: Settings) -> set[str]:
+    """Refuse the file for what the daemon would refuse in one of its jobs, with the line. The queues of its jobs."""
     from perdure.clock import SystemClock
     from perdure.store.intake import Intake, intake_defaults
 
     intake = Intake(session.request(ListKinds()), intake_defaults(settings))
     now = SystemClock().now_ms()
+    queues = set()
     for job, number in zip(batch.jobs, batch.lines, strict=True):
         with _Blame(batch.source, number):
-            intake.resolve(job, now)
+            queues.add(intake.resolve(job, now).queue)
+    return queues
+
+
+def _shares(queues: set[str], limits: QueueLimits) -> Iterator[int]:
+    """How many jobs to send at once to queues that let producers wait: so few that they need not be empty for it."""
+    for name in queues:
+        found = limits.of(name)
+        if found is not None and found.when_full == BLOCK and found.max_depth:
+            yield max(1, found.max_depth // _SHARE)
 
 
 def _pieces(jobs: list[JobSpec], most: int) -> Iterator[list[JobSpec]]:

@@ -44,7 +44,7 @@ def findings(config: Path | None) -> Iterator[Finding]:
 
 
 def _checks(settings: Settings) -> list[tuple[str, Check]]:
-    from perdure.cli import checks_daemon, checks_dependencies, checks_store
+    from perdure.cli import checks_daemon, checks_dependencies, checks_spool, checks_store
 
     return [
         ("folder", checks_store.folder),
@@ -53,6 +53,7 @@ def _checks(settings: Settings) -> list[tuple[str, Check]]:
         ("schema", checks_store.schema),
         ("integrity", checks_store.integrity),
         ("lock", checks_store.lock),
+        ("spool", checks_spool.spool),
         ("daemon", checks_daemon.daemon),
         ("handlers", checks_daemon.handlers),
         ("clock", checks_daemon.clock),

@@ -8,7 +8,7 @@ import click
 
 from perdure.cli.documents import parse_json
 from perdure.cli.error_text import last_headline, print_errors, print_history
-from perdure.cli.job_text import attempts, print_json
+from perdure.cli.job_text import attempts, blob_text, print_json
 from perdure.cli.table import Column, print_pairs, print_table
 from perdure.cli.text import ago, clean, moment_and_ago, paint, span
 from perdure.clock import SystemClock
@@ -61,6 +61,7 @@ def print_dead_letter(letter: DeadView) -> None:
             ("fingerprint", clean(letter.fingerprint)),
             ("unique key", None if letter.unique_key is None else clean(letter.unique_key)),
             ("tags", clean(", ".join(map(str, tags))) if tags else None),
+            ("payload", blob_text(letter.blob)),
         )
     )
     print_json("arguments", letter.args)

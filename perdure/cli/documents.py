@@ -18,6 +18,8 @@ _JSON_FIELDS: dict[str, Any] = {
     "history": [],
     "tags": [],
     "result": None,
+    "blob": None,
+    "result_blob": None,
 }
 
 

@@ -42,6 +42,16 @@ Examples:
 @click.option("--unique-strict", is_flag=True, help="With a unique key that is taken: fail with exit code 5.")
 @click.option("--max-attempts", type=ATTEMPTS, metavar="N", help="How often it may fail.")
 @click.option("--timeout", type=DURATION, metavar="TIME", help="How long an attempt may take; 0: no limit.")
+@click.option(
+    "--payload-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The job's payload; it must stay as it is until the job has ended.",
+)
+@click.option("--spool", is_flag=True, help="Copy the payload first, so that the file may change or go.")
+@click.option(
+    "--patience", type=DURATION, metavar="TIME", help="How long to wait for room in a full queue; 0: not at all."
+)
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag to find it by; may be repeated.")
 @click.option("--wait", is_flag=True, help="Return when it has ended; exit code 4 if it did not complete.")
 @click.option("--follow", is_flag=True, help="Print what the job writes until it ends; exit code as with --wait.")
@@ -67,10 +77,16 @@ def enqueue(
     _check(ctx, kind, pairs, args_json, source, options)
     settings = session.load(config)
     template = _template(kind, options)
+    payload = None
     if source is None:
         from perdure.cli.bulk import Batch
 
         batch = Batch([_one(template, pairs, args_json)], "", [])
+        if options["payload_file"] is not None:
+            from perdure.payload import prepare
+
+            payload = prepare(options["payload_file"], options["spool"])
+            payload.put_into(batch.jobs[0])
     else:
         from perdure.cli.bulk import read_jobs
 
@@ -80,6 +96,8 @@ def enqueue(
         wait=options["wait"] or options["follow"],
         follow=options["follow"],
         as_json=options["output"] == "json",
+        payload=payload,
+        patience_ms=options["patience"],
     )
     ctx.exit(carry_out(batch, settings, wishes))
 
@@ -95,6 +113,8 @@ def _check(
     """Refuse combinations that have no meaning."""
     if options["delay"] is not None and options["at"] is not None:
         raise click.UsageError("--delay and --at: choose one of them", ctx)
+    if options["spool"] and options["payload_file"] is None:
+        raise click.UsageError("--spool goes with --payload-file FILE", ctx)
     if source is None:
         if kind is None:
             raise click.UsageError("which kind of job? perdure enqueue KIND [key=value]...", ctx)
@@ -107,6 +127,8 @@ def _check(
         raise click.UsageError("with --from, the arguments come from the file", ctx)
     if options["unique"] is not None:
         raise click.UsageError("with --from, a unique key goes into each line (whole jobs, without KIND)", ctx)
+    if options["payload_file"] is not None:
+        raise click.UsageError("--payload-file is for a single job, not for those of --from", ctx)
     if options["follow"]:
         raise click.UsageError("--follow is for a single job; with --from, use --wait", ctx)
 

@@ -16,6 +16,7 @@ from perdure.wire.data import Enqueued
 
 if TYPE_CHECKING:
     from perdure.config.settings import Settings
+    from perdure.payload import Payload
     from perdure.wire.control import JobEnd
 
 
@@ -26,6 +27,8 @@ class Wishes(NamedTuple):
     wait: bool
     follow: bool
     as_json: bool
+    payload: Payload | None = None
+    patience_ms: int | None = None
 
 
 def carry_out(batch: Batch, settings: Settings, wishes: Wishes) -> int:
@@ -35,10 +38,13 @@ def carry_out(batch: Batch, settings: Settings, wishes: Wishes) -> int:
         return 0
     opened = session.connect(settings, local=not wishes.wait, create=True)
     try:
-        placed = send(opened, batch, settings, strict=wishes.strict)
+        placed = send(
+            opened, batch, settings, strict=wishes.strict, payload=wishes.payload, patience_ms=wishes.patience_ms
+        )
         if not (wishes.wait and wishes.as_json):
             _print_safely(placed, as_json=wishes.as_json, many=bool(batch.source))
         _note_duplicates(batch, placed)
+        _note_shed(batch, placed)
         _note_unknown_kinds(opened, batch)
         if not wishes.wait:
             return 0
@@ -71,13 +77,17 @@ def _print(placed: Sequence[Enqueued], *, as_json: bool, many: bool) -> None:
     if as_json:
         from perdure.cli.documents import print_documents
 
-        print_documents({"id": one.id, "duplicate": one.duplicate} for one in placed)
+        print_documents(_document(one) for one in placed)
     elif many and is_terminal(sys.stdout):
         ids = [one.id for one in placed]
         where = f"id {ids[0]}" if len(ids) == 1 else f"ids {min(ids)} to {max(ids)}"
         click.echo(f"{plural(len(ids), 'job')} in the queue ({where})")
     else:
         click.echo("\n".join(str(one.id) for one in placed))
+
+
+def _document(one: Enqueued) -> dict[str, object]:
+    return {"id": one.id, "duplicate": one.duplicate, "shed": one.shed, "pressure": one.pressure}
 
 
 def _note(text: str) -> None:
@@ -92,6 +102,16 @@ def _note_duplicates(batch: Batch, placed: Sequence[Enqueued]) -> None:
         _note(f"{plural(len(duplicates), 'job')} not enqueued again: unfinished jobs have their unique keys")
     elif duplicates:
         _note(f"not enqueued again: job {duplicates[0]} has this unique key and has not finished")
+
+
+def _note_shed(batch: Batch, placed: Sequence[Enqueued]) -> None:
+    """Also for scripts: whoever looks at the exit code alone should find it in their log."""
+    shed = [one.id for one in placed if one.shed]
+    if shed and batch.source:
+        click.echo(f"perdure: {plural(len(shed), 'job')} shed by full queues: see perdure dead list", err=True)
+    elif shed:
+        text = "its queue is full, and no job there is less urgent"
+        click.echo(f"perdure: job {shed[0]} was shed: {text}. See: perdure dead show {shed[0]}", err=True)
 
 
 def _note_unknown_kinds(opened: session.Session, batch: Batch) -> None:
@@ -121,18 +141,14 @@ def unknown_kind(kind: str, known: Sequence[str]) -> str:
 
 
 def _tell_ends(placed: Sequence[Enqueued], ends: Sequence[JobEnd], *, as_json: bool) -> int:
-    from perdure.cli.following import end_document
+    from perdure.cli.following import end_document, end_text
 
     by_id = {end.id: end for end in ends}
     failed = [end for end in ends if end.state != "completed"]
     if as_json:
         from perdure.cli.documents import print_documents
 
-        print_documents(
-            {"id": one.id, "duplicate": one.duplicate, **end_document(by_id[one.id])}
-            for one in placed
-            if one.id in by_id
-        )
+        print_documents({**_document(one), **end_document(by_id[one.id])} for one in placed if one.id in by_id)
     for end in failed[:20]:
         click.echo(
             f"perdure: job {end.id} is {end.state}: {clean(end.error or 'no error')}. See: perdure show {end.id}",
@@ -141,7 +157,8 @@ def _tell_ends(placed: Sequence[Enqueued], ends: Sequence[JobEnd], *, as_json: b
     if len(failed) > 20:
         click.echo(f"perdure: and {len(failed) - 20} more did not complete", err=True)
     if not failed and len(ends) == 1:
-        _note(f"job {ends[0].id} completed" + (f": {clean(ends[0].result)}" if ends[0].result else ""))
+        text = end_text(ends[0])
+        _note(f"job {ends[0].id} completed" + (f": {clean(text)}" if text else ""))
     elif not failed:
         _note(f"all {len(ends)} jobs completed")
     return 4 if failed else 0

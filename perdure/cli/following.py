@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from perdure.cli.session import Session, reconnect
-from perdure.cli.text import clean, is_terminal
+from perdure.cli.text import clean, is_terminal, plural, size
 from perdure.errors import CallTimeout, DaemonUnreachable, PerdureError
 from perdure.wire.control import JobEnd, LogPiece, ReadLog, WaitJobs
+from perdure.wire.streams import LogText
 
 if TYPE_CHECKING:
     from perdure.config.settings import Settings
+    from perdure.wire.control import Subscribe
+    from perdure.wire.streams import News, Skipped
 
-#: Between two looks at a log that has nothing new.
-_POLL_SECONDS = 0.2
 #: How long a daemon may be away while it is waited through: a restart with a drain takes its drain limit.
 _AWAY_SECONDS = 60.0
 #: One wait request: long, but so that a daemon that silently went away is noticed.
@@ -29,31 +30,115 @@ class StillRunning(PerdureError):
     """The jobs have not ended within the time given. They go on."""
 
 
+class Stream:
+    """The news of jobs, over restarts of the daemon: `for message in stream`; None says that it was restarted, and that
+    the stories so far are told again. `session` is the present one.
+    """
+
+    def __init__(self, session: Session, settings: Settings, request: Subscribe) -> None:
+        self.session = session
+        self._settings = settings
+        self._request = request
+
+    def __iter__(self) -> Iterator[News | None]:
+        while True:
+            try:
+                with self.session.subscription(self._request) as news:
+                    yield from news
+                return
+            except DaemonUnreachable:
+                if not self.session.live:
+                    raise
+            self.session = _again(self.session, self._settings)
+            yield None
+
+
 def print_log(session: Session, settings: Settings, job_id: int, *, follow: bool) -> Session:
     """Print a job's output to stdout, to its present end, or (`follow`) to the job's end.
 
     Returns the session, which is another one if the daemon was restarted meanwhile. Raises NotFound.
     """
+    if follow:
+        return _follow_log(session, settings, job_id)
     offset = 0
-    while True:
-        try:
-            piece: LogPiece = session.request(ReadLog(job_id, offset))
-        except DaemonUnreachable:
-            if not follow or not session.live:
-                raise
-            session = _again(session, settings)
-            continue
+    for piece in _pieces(session, job_id):
         if piece.offset > offset and offset == 0:
             click.echo(f"(the first {piece.offset} bytes were rotated away)", err=True)
-        if piece.text:
-            click.echo(clean(piece.text, lines=True), nl=False)
-        # Backwards, too: a rotation makes the rest shorter.
-        moved = piece.next_offset != offset
         offset = piece.next_offset
-        if not moved:
-            if piece.finished or not follow:
-                return session
-            time.sleep(_POLL_SECONDS)
+        click.echo(clean(piece.text, lines=True), nl=False)
+    return session
+
+
+def _pieces(session: Session, job_id: int) -> Iterator[LogPiece]:
+    """All of a job's log, as it is now."""
+    offset = 0
+    while True:
+        piece: LogPiece = session.request(ReadLog(job_id, offset))
+        if not piece.text:
+            return
+        yield piece
+        offset = piece.next_offset
+
+
+def _follow_log(session: Session, settings: Settings, job_id: int) -> Session:
+    from perdure.cli.overlap import Overlap
+    from perdure.wire.control import Subscribe
+
+    stream = Stream(session, settings, Subscribe([job_id], topics=["log"]))
+    overlap: Overlap[str] | None = None
+    for message in stream:
+        if message is None:
+            if overlap is not None:
+                overlap.restarted()
+            continue
+        tell_skipped(message.skipped)
+        for entry in message.entries:
+            assert isinstance(entry, LogText)
+            if overlap is None:
+                overlap = Overlap()
+                if entry.earlier:
+                    overlap.live(_print_lines(_lines_before(stream.session, job_id, entry.text)))
+            lines = entry.text.splitlines(keepends=True)
+            _print_lines(overlap.earlier(lines) if entry.earlier else overlap.live(lines))
+    return stream.session
+
+
+def _lines_before(session: Session, job_id: int, story: str) -> list[str]:
+    """What the log has before the story, which is only the end of a large one."""
+    log = "".join(piece.text for piece in _pieces(session, job_id)).encode()
+    begin = story.encode()
+    # A log may repeat itself: the right place is where its last STORY_BYTES begin, if it has not grown since.
+    place = log.find(begin, max(0, len(log) - STORY_BYTES))
+    if place < 0:
+        place = log.find(begin)
+    return log[: max(place, 0)].decode("utf-8", "replace").splitlines(keepends=True)
+
+
+def _print_lines(lines: Sequence[str]) -> Sequence[str]:
+    if lines:
+        click.echo(clean("".join(lines), lines=True), nl=False)
+    return lines
+
+
+def tell_skipped(skipped: Skipped) -> None:
+    """Say on stderr that something is missing here."""
+    text = skipped_words(skipped)
+    if text:
+        click.echo(text, err=True)
+
+
+def skipped_words(skipped: Skipped) -> str:
+    """ "(1,204 log lines skipped)", or nothing."""
+    parts = [
+        plural(count, word)
+        for count, word in (
+            (skipped.states, "state change"),
+            (skipped.lines, "log line"),
+            (skipped.values, "value"),
+        )
+        if count
+    ]
+    return f"({' and '.join(parts)} skipped)" if parts else ""
 
 
 def wait_for(
@@ -92,7 +177,15 @@ def end_document(end: JobEnd) -> dict[str, Any]:
         "state": end.state,
         "result": None if end.result is None else msgspec.Raw(end.result.encode()),
         "error": end.error,
+        **({} if end.blob is None else {"blob": end.blob}),
     }
+
+
+def end_text(end: JobEnd) -> str | None:
+    """The result of a job, for a person."""
+    if end.blob is None:
+        return end.result
+    return f"a result of {size(end.blob.size)}: perdure result {end.id}"
 
 
 def _again(session: Session, settings: Settings) -> Session:

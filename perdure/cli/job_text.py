@@ -10,7 +10,7 @@ import click
 from perdure.cli.documents import parse_json
 from perdure.cli.error_text import print_errors
 from perdure.cli.table import Column, print_pairs, print_table
-from perdure.cli.text import ago, clean, moment_and_ago, paint, paint_state, span
+from perdure.cli.text import ago, clean, moment_and_ago, paint, paint_state, size, span
 from perdure.clock import SystemClock
 from perdure.wire.data import DeadView, JobView
 
@@ -55,12 +55,29 @@ def print_job(view: JobView) -> None:
             ("took", _took(view)),
             ("unique key", None if view.unique_key is None else clean(view.unique_key)),
             ("tags", clean(", ".join(map(str, tags))) if tags else None),
+            ("payload", blob_text(view.blob)),
+            ("result", result_text(view)),
         )
     )
     print_json("arguments", view.args)
     if view.result is not None:
         print_json("result", view.result)
     print_errors(parse_json(view.errors, []), now)
+
+
+def blob_text(text: str | None) -> str | None:
+    """A payload or a result that is a file: how large, where, and its digest."""
+    blob = parse_json(text)
+    if not isinstance(blob, dict):
+        return None
+    where = blob.get("path") or f"in the spool ({blob.get('spool')})"
+    return clean(f"{size(int(blob.get('size', 0)))}, {where}, sha256 {blob.get('sha256')}")
+
+
+def result_text(view: JobView) -> str | None:
+    """A result that is a file, and how to get it."""
+    text = blob_text(view.result_blob)
+    return None if text is None else f"{text}; `perdure result {view.id}` prints it"
 
 
 def print_json(title: str, text: str) -> None:

@@ -29,7 +29,7 @@ def queue() -> None:
 @json_option
 @config_option
 def list_queues(as_json: bool, config: Path | None) -> None:
-    """List the queues that have jobs or are paused.
+    """List the queues that have jobs, are paused, or have a limit of their own.
 
     With --json, one object per line.
     """
@@ -91,9 +91,11 @@ def _print(views: list[QueueView]) -> None:
     now = SystemClock().now_ms()
     width = terminal_width()
     titles = _STATES if width is None or width >= _FULL_TITLES_WIDTH else _SHORT_TITLES
+    limited = any(view.when_full for view in views)
     columns = [
         Column("QUEUE", flexible=True),
         *(Column(title.upper(), right=True) for title in titles),
+        *([Column("DEPTH", right=True), Column("FULL", right=True), Column("THEN")] if limited else []),
         Column("PAUSED", flexible=True),
     ]
     print_table(
@@ -102,8 +104,21 @@ def _print(views: list[QueueView]) -> None:
             [
                 view.name,
                 *(f"{view.counts.get(state, 0):,}" for state in _STATES),
+                *(_limits(view) if limited else []),
                 None if view.paused_at is None else f"{ago(view.paused_at, now)} by {view.paused_by}",
             ]
             for view in views
         ),
     )
+
+
+def _limits(view: QueueView) -> list[str | None]:
+    """What waits and how much may, how full that is, and what becomes of new jobs then."""
+    from perdure.cli.text import span
+
+    waiting = sum(view.counts.get(state, 0) for state in ("available", "scheduled", "retryable", "parked"))
+    if not view.when_full:
+        return [f"{waiting:,}", None, None]
+    limits = [f"{view.max_depth:,}"] if view.max_depth else []
+    limits += [span(view.max_age_ms)] if view.max_age_ms else []
+    return [f"{waiting:,}/{' or '.join(limits)}", f"{view.pressure:.0%}", view.when_full]

@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.errors import CallTimeout, DaemonUnreachable, StoreLocked
+from perdure.wire.packet import close_all
 
 if TYPE_CHECKING:
     from perdure.config.settings import Settings
-    from perdure.wire.control import Request
+    from perdure.wire.control import Request, Subscribe
+    from perdure.wire.streams import News
 
 #: A daemon that runs accepts at once; one that is busy starting does so when it is ready.
 _CONNECT_SECONDS = 5.0
 #: How long to wait for another command, or a daemon that is just starting, to let go of the file or to listen.
 _LOCK_SECONDS = 5.0
 _LOCK_POLL_SECONDS = 0.02
-#: What an answer may take on top of the time for which the daemon waits for room on a full disk.
+#: What an answer may take on top of the time for which the daemon waits for room on a full disk, or for a job that is
+#: cancelled.
 _ANSWER_SECONDS = 30.0
 
 
@@ -40,11 +43,22 @@ class Session:
 
         Raises what the other side reports, ChannelClosed, and CallTimeout.
         """
+        answer, fds = self.request_with_fds(request, timeout_s)
+        close_all(fds)
+        return answer
+
+    def request_with_fds(
+        self, request: Request, timeout_s: float | None = None, fds: Sequence[int] = (), extra_s: float = 0.0
+    ) -> tuple[Any, list[int]]:
+        """As `request`, with copies of `fds` sent along; the answer, and descriptors that the caller closes.
+
+        `extra_s`: what it may take longer than an ordinary request.
+        """
         if not self.live:
-            return self._requester.request(request)
-        limit = self._answer_seconds if timeout_s is None else timeout_s
+            return self._requester.request_with_fds(request, fds=fds)  # type: ignore[no-any-return]
+        limit = self._answer_seconds + extra_s if timeout_s is None else timeout_s
         try:
-            return self._requester.request(request, timeout_s=limit)
+            return self._requester.request_with_fds(request, timeout_s=limit, fds=fds)  # type: ignore[no-any-return]
         except CallTimeout:
             if timeout_s is not None:
                 raise
@@ -52,6 +66,12 @@ class Session:
                 f"the daemon did not answer within {limit:.0f}s; whether it did what was asked is not known. "
                 "See `perdure status` and `perdure doctor`"
             ) from None
+
+    @contextlib.contextmanager
+    def subscription(self, request: Subscribe) -> Iterator[Iterator[News]]:
+        """The news of a subscription; requests may be made in between. Only where a daemon answers."""
+        with self._requester.subscription(request, self._answer_seconds) as news:
+            yield news
 
     def close(self) -> None:
         """Hang up, or give the file back."""
@@ -114,7 +134,8 @@ def _connect_live(settings: Settings) -> Session:
     from perdure.wire.blocking import BlockingCaller
 
     caller = BlockingCaller.connect(str(settings.paths.socket), timeout_s=_CONNECT_SECONDS)
-    return Session(caller, live=True, answer_seconds=_ANSWER_SECONDS + settings.store.full_disk_wait_ms / 1000)
+    longest_ms = settings.store.full_disk_wait_ms + settings.workers.cancel_grace_ms
+    return Session(caller, live=True, answer_seconds=_ANSWER_SECONDS + longest_ms / 1000)
 
 
 def _open_file(settings: Settings) -> Session:

@@ -62,6 +62,7 @@ def _print(found: Status, live: bool) -> None:
             ),
             ("memory", f"{size(found.rss_bytes)}, CPU {span(found.cpu_seconds * 1000)}" if live else None),
             ("loop lag", f"{found.loop_lag_ms_max:.1f} ms at most" if live else None),
+            ("spool", size(found.spool_bytes) if found.spool_bytes else None),
             ("free disk", size(found.disk_free_bytes) if live else None),
         )
     )

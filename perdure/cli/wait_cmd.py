@@ -23,7 +23,7 @@ def wait(ctx: click.Context, ids: tuple[int, ...], timeout: int | None, as_json:
     through.
     """
     from perdure.cli.documents import print_document
-    from perdure.cli.following import end_document, wait_for
+    from perdure.cli.following import end_document, end_text, wait_for
 
     settings = session.load(config)
     opened = session.connect(settings)
@@ -36,7 +36,7 @@ def wait(ctx: click.Context, ids: tuple[int, ...], timeout: int | None, as_json:
         if as_json:
             print_document(end_document(end))
         else:
-            _print_end(end.id, end.state, end.result if end.error is None else end.error)
+            _print_end(end.id, end.state, end_text(end) if end.error is None else end.error)
     if any(end.state != "completed" for end in ends):
         ctx.exit(4)
 

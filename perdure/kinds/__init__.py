@@ -13,4 +13,5 @@ BUILTIN: Final[dict[str, str]] = {
     "neo4j.execute": "perdure.kinds.neo4j_execute",
     "qdrant.upsert": "perdure.kinds.qdrant_upsert",
     "http.request": "perdure.kinds.http_request",
+    "shell": "perdure.kinds.shell",
 }

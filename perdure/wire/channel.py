@@ -196,8 +196,8 @@ class Channel(Generic[T]):
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionResetError:
-                # The peer ended with messages of ours unread. The kernel says so once, before it hands over what the
-                # peer had sent: those messages are still to come, and then the end.
+                # The peer ended with messages of ours unread. What it had sent is still to come, and then the end.
+                self._peer_gone = True
                 continue
             except ProtocolError as exc:
                 self._close_untaken()
@@ -217,6 +217,14 @@ class Channel(Generic[T]):
                     self._close_untaken()
             if self.closed or self._hangup is not None:
                 return
+        if self._peer_gone:
+            # uvloop stops watching a socket that has an error. All that will ever come is here already.
+            self._loop.remove_reader(self._fd)
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.closed and self._hangup is None:
+            self._read()
 
     def take_fds(self) -> list[int]:
         """The descriptors that came with the message that `on_message` has right now; the caller closes them.

@@ -228,12 +228,13 @@ class PortView(Struct):
 
 
 class JobEnd(Struct, omit_defaults=True):
-    """How a job that was waited for ended: completed, cancelled or dead. `result` is JSON text."""
+    """How a job that was waited for ended: completed, cancelled or dead. `result` is JSON text; or it is in `blob`."""
 
     id: int
     state: str
     result: str | None = None
     error: str | None = None
+    blob: Blob | None = None
 
 
 class WorkerView(Struct, omit_defaults=True):

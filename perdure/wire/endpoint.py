@@ -44,7 +44,10 @@ class BlockingEndpoint(Generic[T]):
         Raises TimeoutError after `timeout_s` seconds, and ProtocolError if what came is not a message.
         """
         self._sock.settimeout(timeout_s)
-        received = packet.receive(self._sock, self._max_message_bytes, self._max_fds)
+        try:
+            received = packet.receive(self._sock, self._max_message_bytes, self._max_fds)
+        except ConnectionResetError:
+            received = packet.receive(self._sock, self._max_message_bytes, self._max_fds)
         if received is None:
             return None
         data, fds = received

@@ -103,14 +103,11 @@ def send_packet(sock: socket.socket, packet: bytes, fds: Sequence[int] = ()) -> 
 def receive(sock: socket.socket, max_message_bytes: int, max_fds: int = 0) -> tuple[bytes, list[int]] | None:
     """The next message and the descriptors that came with it (the caller's to close); None at the end.
 
-    Raises BlockingIOError or TimeoutError as the socket does, and ProtocolError if what came is not a message.
+    Raises BlockingIOError or TimeoutError as the socket does, and ProtocolError if what came is not a message. A
+    ConnectionResetError comes when the other side went away without reading all we sent. The kernel says so once,
+    before it hands out what that side had sent: the next call finds it, or the end.
     """
-    try:
-        data, ancillary, flags, _ = sock.recvmsg(INLINE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
-    except ConnectionResetError:
-        # The other side went away without reading all we sent. The kernel says so once, before it hands out what
-        # that side had sent; the next read finds it, or the end.
-        data, ancillary, flags, _ = sock.recvmsg(INLINE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = sock.recvmsg(INLINE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
     fds = _descriptors(ancillary) if ancillary else []
     try:
         _check_whole(flags, fds)

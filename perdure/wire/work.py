@@ -256,8 +256,10 @@ class WorkerConfig(Struct):
     owner: str = ""
     #: Commands that the kind `shell` may run: patterns for the absolute path of the program.
     shell_allow: list[str] = []
-    #: Seconds between SIGTERM and SIGKILL for a command that is ended.
+    #: Seconds between SIGTERM and SIGKILL for a command that is ended …
     command_grace: float = 2.0
+    #: … and how long after its time limit a job may run until its worker is killed, commands and all.
+    hard_grace: float = 0.5
 
 
 ToNursery = LoadHandlers | ForkWorker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +54,12 @@ class FakeQueue:
         if isinstance(answer, BaseException):
             raise answer
         return _page(control_request, answer) if isinstance(answer, list) else answer
+
+    def request_with_fds(
+        self, control_request: Any, timeout_s: float | None = None, fds: Sequence[int] = ()
+    ) -> tuple[Any, list[int]]:
+        """The prepared answer; no descriptors come with it."""
+        return self.request(control_request, timeout_s), []
 
     def close(self) -> None:
         """Count it: every session must be closed."""

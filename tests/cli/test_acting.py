@@ -28,7 +28,9 @@ def test_cancel_answers_for_each_id(cli: Cli, queue: FakeQueue) -> None:
     code, out, err = cli("cancel", "1", "2", "3", "1")
     assert (code, out) == (5, "1 cancelled\n")
     assert err == "perdure: job 2 is running; it cannot be taken back\nperdure: job 3: there is none\n"
-    assert queue.sent(control.CancelJobs)[0].ids == [1, 2, 3]
+    (request,) = queue.sent(control.CancelJobs)
+    assert request.ids == [1, 2, 3]
+    assert request.who, "the record says by whom"
     lines = [json.loads(line) for line in cli("cancel", "1", "2", "3", "--json").out.splitlines()]
     assert [line["ok"] for line in lines] == [True, False, False]
     assert lines[1]["error"]["type"] == "WrongState"

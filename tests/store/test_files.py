@@ -189,7 +189,8 @@ async def test_a_queue_of_the_first_schema_keeps_everything(tmp_path: Path, monk
     run_sql(path, FIRST_ROWS)
     monkeypatch.setattr(migrate, "load_migrations", lambda: everything)
     async with await open_sqlite(path) as store:
-        assert await store.count() == {"available": 1, "completed": 1, "parked": 20, "dead": 1}
+        counts = {state: number for state, number in (await store.count()).items() if number}
+        assert counts == {"available": 1, "completed": 1, "parked": 20, "dead": 1}
         (waits,) = await store.list(JobFilter(states=["available"]))
         assert (waits.args, waits.unique_key, waits.tags, waits.blob) == ('{"a": 1}', "k", '["red"]', None)
         letter = await store.get_dead(22)

@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from perdure.store.models import Buried, Interrupted, NewBatch, Parked, Postponed, Released, Retried, Shed
+from perdure.store.models import Buried, Interrupted, NewBatch, Parked, Postponed, Released, Retried, Shed, Stopped
 from perdure.store.sqlite import SqliteStore, open_sqlite
 from perdure.wire.data import DeadFilter, JobFilter, JobView
 from tests.store.desk import Desk, error_json, new_job
 
 LIVE = ("scheduled", "available", "running", "retryable", "parked")
 Fates = st.sampled_from(
-    ["complete", "result", "retry", "interrupt", "release", "park", "postpone", "bury", "crash", "cancel"]
+    ["complete", "result", "retry", "interrupt", "release", "park", "postpone", "bury", "crash", "cancel", "stop"]
 )
 Picks = st.lists(st.integers(0, 30), max_size=6)
 
@@ -152,6 +152,7 @@ class StoreMachine(RuleBasedStateMachine):
             "bury": {"buried": [Buried(*pair, "permanent", error, "fp", False) for pair in pairs]},
             "crash": {"buried": [Buried(*pair, "interruptions", error, "fp", True) for pair in pairs]},
             "cancel": {"cancelled": [Released(*pair) for pair in pairs]},
+            "stop": {"stopped": [Stopped(*pair, error) for pair in pairs]},
         }[fate]  # type: ignore[assignment]  # the fields of a turn
         done = self.runner.run(self.desk.turn(**fields))
         running = [job_id for job_id in ids if job_id in self.jobs and self.jobs[job_id].state == "running"]
@@ -169,6 +170,8 @@ class StoreMachine(RuleBasedStateMachine):
             job.state, job.interruptions, job.errors = "available", job.interruptions + 1, job.errors + 1
         elif fate == "postpone":
             job.state, job.due, job.attempt, job.errors = "retryable", now + 30, job.attempt - 1, job.errors + 1
+        elif fate == "stop":
+            job.state, job.errors = "cancelled", job.errors + 1
         elif fate in ("release", "park", "cancel"):
             job.attempt -= 1
             job.state = {"release": "available", "park": "parked", "cancel": "cancelled"}[fate]
@@ -192,13 +195,13 @@ class StoreMachine(RuleBasedStateMachine):
         for job in self.jobs.values():
             job.state = "available" if job.state == "parked" else job.state
 
-    @rule(picks=Picks)
-    def cancel(self, picks: list[int]) -> None:
+    @rule(picks=Picks, abandoned=st.booleans())
+    def cancel(self, picks: list[int], abandoned: bool) -> None:
         ids = self.pick(picks)
-        verdicts = self.runner.run(self.desk.store.cancel(ids, self.desk.now))
+        verdicts = self.runner.run(self.desk.store.cancel(ids, self.desk.now, abandoned=abandoned))
         for job_id, verdict in zip(ids, verdicts, strict=True):
             job = self.jobs.get(job_id)
-            fits = job is not None and job.state in LIVE and job.state != "running"
+            fits = job is not None and job.state in LIVE and (abandoned or job.state != "running")
             assert fits == (verdict.error is None)
             if job is not None and fits:
                 job.state = "cancelled"

@@ -51,6 +51,20 @@ async def test_only_what_was_executing_is_charged(open_desk: OpenDesk) -> None:
         assert len(json.loads(letter.errors)) == 1
 
 
+async def test_what_was_being_cancelled_is_cancelled(open_desk: OpenDesk) -> None:
+    """A job that somebody has cancelled would run again because the daemon was killed meanwhile, or be charged."""
+    async with open_desk() as desk:
+        await desk.enqueue(*[new_job(max_interruptions=1)] * 3)
+        ids = [job.id for job in await desk.claim()]
+        executing, unwanted = [(ids[0], 1), (ids[1], 1)], [(ids[0], 1), (ids[2], 7)]
+        assert await desk.store.recover(executing, desk.now, unwanted) == Recovered(0, 1, 1, 1)
+        view = await desk.store.get(ids[0])
+        assert view is not None
+        assert (view.state, view.attempt, view.finalized_at) == ("cancelled", 1, desk.now)
+        (error,) = json.loads(view.errors or "")
+        assert (error["type"], error["attempt"]) == ("JobCancelled", 1)
+
+
 async def test_all_are_charged_when_nothing_is_known(open_desk: OpenDesk) -> None:
     """After a power cut, a job that takes the machine down would do so for ever."""
     async with open_desk() as desk:

@@ -47,6 +47,17 @@ async def test_cancel_takes_what_does_not_run(open_desk: OpenDesk) -> None:
         assert await desk.claim("available") == []
 
 
+async def test_cancel_takes_what_a_killed_daemon_has_left_running(open_desk: OpenDesk) -> None:
+    """A job that must not run again could not be cancelled before the daemon is started, and runs it."""
+    async with open_desk() as desk:
+        ids = await one_in_each_state(desk)
+        verdicts = await desk.store.cancel([ids["running"], ids["completed"]], desk.now, abandoned=True)
+        assert error_types(verdicts) == [None, "WrongState"]
+        assert await desk.states([ids["running"]]) == ["cancelled"]
+        await desk.store.recover(None, desk.now)
+        assert await desk.states([ids["running"]]) == ["cancelled"]
+
+
 async def test_retry_gives_a_fresh_budget(open_desk: OpenDesk) -> None:
     """A retry by hand would end at once for want of attempts, or take a job out of a running worker."""
     async with open_desk() as desk:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import json
 
 from perdure.errors import Duplicate, Refused
-from perdure.store.models import Buried, Claim, Interrupted, NewBatch, Parked, Placed, Postponed, Released, Retried
+from perdure.store.models import (
+    Buried,
+    Claim,
+    Interrupted,
+    NewBatch,
+    Parked,
+    Placed,
+    Postponed,
+    Released,
+    Retried,
+    Stopped,
+)
 from tests.store.conftest import OpenDesk
 from tests.store.desk import error_json, new_job
 
@@ -81,8 +92,9 @@ async def test_outcomes_of_an_older_lease_are_refused(open_desk: OpenDesk) -> No
             postponed=[Postponed(job.id, old, desk.now, late)],
             buried=[Buried(job.id, old, "permanent", late, "fp", False)],
             cancelled=[Released(job.id, old)],
+            stopped=[Stopped(job.id, old, late)],
         )
-        assert done.stale == [(job.id, old)] * 9
+        assert done.stale == [(job.id, old)] * 10
         view = await desk.store.get(job.id)
         assert view is not None
         assert (view.state, view.attempt, view.interruptions, view.errors) == ("running", 1, 0, None)
@@ -232,6 +244,25 @@ async def test_a_claimed_job_can_be_taken_back(open_desk: OpenDesk) -> None:
         view = await desk.store.get(job.id)
         assert view is not None
         assert (view.state, view.attempt) == ("cancelled", 0)
+
+
+async def test_a_stopped_job_keeps_its_attempt_and_what_became_of_it(open_desk: OpenDesk) -> None:
+    """What a cancelled job had done would be lost; a text that is no JSON, or a stale one, would hurt neighbours."""
+    async with open_desk() as desk:
+        await desk.enqueue(*[new_job(unique_key=key) for key in ("a", "b", None)])
+        jobs = await desk.claim()
+        ids, lease = [job.id for job in jobs], desk.lease
+        stopped = [Stopped(ids[0], lease, error_json(1)), Stopped(ids[1], lease, "no json"), Stopped(999, lease, "{}")]
+        done = await desk.turn(stopped=stopped, completed={lease: [ids[2]]})
+        assert done.stale == [(999, lease)]
+        views = [await desk.store.get(job_id) for job_id in ids]
+        told = [(view.state, view.attempt, view.finalized_at) for view in views if view]
+        assert told == [("cancelled", 1, desk.now)] * 2 + [("completed", 1, desk.now)]
+        errors = [json.loads(view.errors) for view in views if view and view.errors]
+        assert (errors[0][0]["type"], errors[1]) == ("ValueError", ["no json"])
+        again = await desk.enqueue(new_job(unique_key="a"))
+        assert not again[0].duplicate, "it is over, so its key is free"
+        assert [verdict.error for verdict in (await desk.store.retry([ids[1]], desk.now))[0]] == [None]
 
 
 async def test_unique_keys_hold_until_the_job_is_finished(open_desk: OpenDesk) -> None:

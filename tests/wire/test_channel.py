@@ -130,6 +130,22 @@ def test_a_send_to_the_dead_does_not_lose_what_they_said(run: Run, pair: Pair) -
     run(work())
 
 
+def test_all_that_the_dead_have_said_is_read(run: Run, pair: Pair) -> None:
+    """uvloop stops watching a socket with an error: much of what was sent, and the end, would never come."""
+
+    async def work() -> None:
+        channel = Recorder(pair[0])
+        channel.channel.send("never read")
+        for number in range(200):
+            pair[1].send(packet.encode(number))
+        pair[1].close()
+        await async_wait_until(lambda: channel.ends)
+        assert channel.messages == list(range(200))
+        assert channel.ends == [None]
+
+    run(work())
+
+
 def test_garbage_ends_the_channel_with_a_farewell(run: Run, pair: Pair) -> None:
     """A broken peer would raise into the loop, or be cut off without a reason."""
 

@@ -58,10 +58,11 @@ def test_the_end_is_none(pair: Pair) -> None:
 def test_last_words_survive_a_reset(pair: Pair) -> None:
     """What a worker sent before it died would be lost, because it had not read everything sent to it."""
     pair[1].send(b"unread")
-    pair[0].send(b"last words")
+    pair[0].send(packet.encode("last words"))
     pair[0].close()
-    assert packet.receive(pair[1], LIMIT) == (b"last words", [])
-    assert packet.receive(pair[1], LIMIT) is None
+    endpoint = BlockingEndpoint(pair[1], DECODER)
+    assert endpoint.recv() == ("last words", [])
+    assert endpoint.recv() is None
 
 
 def blob(seals: int, content: bytes = b"\x01") -> int:

@@ -18,7 +18,7 @@ import msgspec
 from perdure.daemon.joblog import log_path
 from perdure.daemon.process_control import become_subreaper
 from perdure.daemon.worker.recorder import RecorderPage
-from perdure.wire.data import KindSpec
+from perdure.wire.data import Blob, KindSpec
 from perdure.wire.endpoint import BlockingEndpoint
 from perdure.wire.envelope import Call, Fault, Reply
 from perdure.wire.work import (
@@ -35,6 +35,7 @@ from perdure.wire.work import (
     Returned,
     Run,
     StacksDumped,
+    Told,
     WorkerConfig,
 )
 from tests.support.wait import wait_until
@@ -60,6 +61,7 @@ class Worker:
         self.stacks_path = folder / f"{worker_id}.stacks"
         self.output_path = folder / f"{worker_id}.output"
         self.logs = folder / f"{worker_id}.logs"
+        self.spool = folder / f"{worker_id}.spool"
         ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock = ours
         self.endpoint: BlockingEndpoint[FromWorker] = BlockingEndpoint(ours, msgspec.msgpack.Decoder(FromWorker))
@@ -68,12 +70,16 @@ class Worker:
         self.completed: list[int] = []
         self.results: dict[int, Any] = {}
         self.failed: dict[int, Failed] = {}
+        self.spooled: dict[int, Blob] = {}
         self.returned: list[int] = []
         self.returns = 0
         self.dumped = 0
         #: What was told of calls to dependencies; and of these and of outcomes, in the order of arrival.
         self.observed: list[Observed] = []
         self.order: list[Observed | Done] = []
+        #: What jobs told, and these messages and the outcomes in the order of arrival.
+        self.told: list[Told] = []
+        self.news: list[Told | Done] = []
         self.timings: dict[str, tuple[int, int]] = {}
         self.ended = False
 
@@ -108,7 +114,7 @@ class Worker:
 
     def known(self) -> set[int]:
         """Ids with an outcome."""
-        return {*self.completed, *self.results, *self.failed}
+        return {*self.completed, *self.results, *self.failed, *self.spooled}
 
     def pump(self, until: Callable[[], bool], timeout: float = DEADLINE) -> None:
         """Read messages until a condition holds."""
@@ -134,7 +140,11 @@ class Worker:
     def _note(self, message: FromWorker) -> None:
         if isinstance(message, Observed | Done):
             self.order.append(message)
+        if isinstance(message, Told | Done):
+            self.news.append(message)
         match message:
+            case Told():
+                self.told.append(message)
             case Observed():
                 self.observed.append(message)
             case Hello():
@@ -143,6 +153,7 @@ class Worker:
                 self.completed += message.completed
                 self.results |= {job_id: msgspec.json.decode(text) for job_id, text in message.results}
                 self.failed |= {failed.id: failed for failed in message.failed}
+                self.spooled |= {job_id: msgspec.json.decode(text, type=Blob) for job_id, text in message.spooled}
                 for timing in message.timings:
                     count, total = self.timings.get(timing.kind, (0, 0))
                     self.timings[timing.kind] = (count + timing.count, total + timing.total_ns)
@@ -156,6 +167,7 @@ class Worker:
         """All that is known, for a failed test."""
         return (
             f"completed={self.completed} results={self.results} failed={self.failed} returned={self.returned}"
+            f" spooled={self.spooled}"
             f" output={self.output!r} executing={self.page.executing()}"
         )
 
@@ -260,6 +272,8 @@ class Rig:
             "job_log_dir": str(worker.logs),
             "job_log_bytes": 4096,
             "result_bytes": 100_000,
+            "spool_dir": str(worker.spool),
+            "blob_bytes": 10_000_000,
             **config,
         }
         sent = WorkerConfig(id=len(self.workers), supervisor_pid=os.getpid(), async_slots=async_slots, **settings)

@@ -102,7 +102,6 @@ async def afail(how: str) -> None:
 def give(what: str) -> Any:
     """Return something odd."""
     return {
-        "bytes": b"raw",
         "nested": {"user": {"callback": len}},
         "nan": float("nan"),
         "large": "x" * 200_000,
@@ -264,3 +263,46 @@ async def leave_task() -> None:
         sys.exit(5)
 
     asyncio.get_running_loop().create_task(leave())
+
+
+@job("endure")
+def endure(ctx: Context, seconds: float) -> dict[str, Any]:
+    """Survive being stopped once; what was raised, and whether the context knew."""
+    try:
+        time.sleep(seconds)
+    except Exception as error:
+        print("cleaning up")
+        time.sleep(0.15)
+        return {"raised": type(error).__name__, "cancelled": ctx.cancelled}
+    return {}
+
+
+@job("aendure")
+async def aendure(ctx: Context, seconds: float) -> dict[str, Any]:
+    """The same on the loop."""
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError as error:
+        await asyncio.sleep(0.15)
+        return {"raised": type(error).__name__, "cancelled": ctx.cancelled}
+    return {}
+
+
+@job("tidy_up")
+def tidy_up(seconds: float) -> None:
+    """Say so in a finally block, and raise something else there."""
+    try:
+        time.sleep(seconds)
+    finally:
+        print("tidied up")
+        raise ValueError("while tidying up")
+
+
+@job("atidy_up")
+async def atidy_up(seconds: float) -> None:
+    """Say so in a finally block."""
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await asyncio.sleep(0.01)
+        print("tidied up")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from perdure.daemon.leftovers import Before, executing_before
 from perdure.daemon.worker.recorder import DONE_RING_IDS, RecorderPage, Slot, hash_boot_id, read_leftover
 
 
@@ -24,6 +25,25 @@ def test_a_worker_and_its_supervisor_see_the_same(tmp_path: Path) -> None:
     assert (ours.pid, ours.heartbeat, ours.progress) == (123, 1, 1)
     theirs.close()
     ours.close()
+
+
+def test_a_mark_belongs_to_one_execution(tmp_path: Path) -> None:
+    """Recovery would cancel the next job of the slot, or run one again that nobody wants."""
+    path = tmp_path / "1.page"
+    page = RecorderPage.create(path, 1, run_id=7, boot_id="b")
+    sync, later = page.slot_writer(0), page.slot_writer(1)
+    sync.begin(5, 1, 100, None)
+    later.begin(6, 1, 100, None)
+    page.mark_unwanted({5, 7})
+    assert [(slot.job_id, slot.unwanted) for slot in page.executing()] == [(5, True), (6, False)]
+    sync.finish()
+    sync.begin(5, 1, 101, None)
+    assert [slot.unwanted for slot in page.executing()] == [False, False]
+    page.mark_unwanted([5])
+    assert executing_before(tmp_path, "b") == Before({(5, 1), (6, 1)}, {(5, 1)})
+    page.acquit()
+    assert executing_before(tmp_path, "b") == Before({(5, 1)}, {(5, 1)})
+    page.close()
 
 
 def test_a_limit_of_zero_is_not_no_limit(tmp_path: Path) -> None:

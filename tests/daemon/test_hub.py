@@ -1,0 +1,444 @@
+"""Who follows what, and what followers get: live, late, slow, and when they are gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.daemon import roll
+from perdure.daemon.joblog import log_path
+from perdure.daemon.news_of_turns import RESULT_CHARS
+from perdure.errors import DaemonStopping, InvalidOption, NotFound, Refused
+from perdure.store.models import Buried, Committed, Released, Retried, Turn
+from perdure.wire.control import Subscribe
+from perdure.wire.peer import Peer
+from perdure.wire.streams import Emitted, JobSkipped, LogText, Progress, Skipped, StateChange
+from perdure.wire.work import Follow, FollowQueues, Told, Unfollow
+from tests.daemon.hub_rig import HubRig
+
+
+def line(job_id: int, text: str) -> LogText:
+    return LogText(job_id, text, 1)
+
+
+# --- live
+
+
+async def test_a_job_from_its_first_state_to_its_last(tmp_path: Path) -> None:
+    """States, progress, lines and values in the order in which they happened, and then the end."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    listener = await rig.follow(1)
+    await listener.hear("available")
+    rig.run(1)
+    assert rig.workers[1].heard == [Follow([1])]
+    rig.tell(1, Progress(1, 5.0), line(1, "a\n"), Emitted(1, "7", 1))
+    rig.complete(1, '"done"')
+    await listener.end()
+    assert listener.words == ["available", "running", "5%", "a\n", "value 7", "completed"]
+    last = listener.entries[-1]
+    assert isinstance(last, StateChange)
+    assert (last.kind, last.queue, last.attempt, last.result) == ("kind", "default", 1, '"done"')
+    rig.assert_nothing_left()
+
+
+async def test_failures_are_told_with_their_reason(tmp_path: Path) -> None:
+    """Who follows a job that fails would have to look elsewhere why."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    listener = await rig.follow(1)
+    error = '{"attempt":1,"at":5,"type":"ValueError","message":"no"}'
+    rig.run(1)
+    rig.commit(Turn(9, retried=[Retried(1, 7, 10, error)]))
+    rig.run(1, attempt=2)
+    rig.commit(Turn(9, released=[Released(1, 7)]))
+    rig.run(1, attempt=2)
+    rig.commit(Turn(9, buried=[Buried(1, 7, "attempts", error, "f", False)]))
+    await listener.end()
+    states = [(one.state, one.attempt, one.error) for one in listener.entries if isinstance(one, StateChange)]
+    assert states == [
+        ("available", 0, None),
+        ("running", 1, None),
+        ("retryable", 1, "ValueError: no"),
+        ("running", 2, None),
+        ("available", 1, None),
+        ("running", 2, None),
+        ("dead", 2, "ValueError: no"),
+    ]
+
+
+async def test_what_the_store_has_refused_is_not_told(tmp_path: Path) -> None:
+    """A late result of a job that was taken away is no end of the job."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    listener = await rig.follow(1)
+    rig.run(1)
+    rig.commit(Turn(3_000, results=[(1, 6, "1")]), Committed(stale=[(1, 6)]))
+    rig.complete(1)
+    await listener.end()
+    assert listener.words == ["available", "running", "completed"]
+
+
+async def test_requests_are_heard_as_well(tmp_path: Path) -> None:
+    """Cancelled by somebody, brought back by somebody: no turn tells of that."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    rig.job(2)
+    listener = await rig.follow(1, 2)
+    rig.hub.changed([1], "cancelled")
+    rig.hub.changed([1], "available")
+    rig.hub.changed([2], "cancelled")
+    rig.hub.changed([1], "cancelled")
+    await listener.end()
+    assert listener.words == ["available", "available", "cancelled", "available", "cancelled", "cancelled"]
+
+
+async def test_large_results_are_left_to_be_fetched(tmp_path: Path) -> None:
+    """A follower that asked for progress would be sent a megabyte."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    listener = await rig.follow(1)
+    rig.run(1)
+    rig.complete(1, '"' + "x" * RESULT_CHARS + '"')
+    await listener.end()
+    last = listener.entries[-1]
+    assert isinstance(last, StateChange)
+    assert last.result is None
+
+
+async def test_only_the_topics_that_were_asked_for(tmp_path: Path) -> None:
+    """A progress bar is no reason to send a log, nor to make the worker tell it."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    rig.job(2)
+    listener = await rig.follow(1, topics=["progress"])
+    rig.run(1)
+    rig.tell(1, line(1, "a\n"), Progress(1, 50.0))
+    rig.complete(1)
+    await listener.end()
+    assert listener.words == ["50%"]
+    assert rig.workers[1].heard == []
+
+
+async def test_a_worker_speaks_only_for_what_it_holds(tmp_path: Path) -> None:
+    """Output of an attempt that was given up must not be mixed with that of the next one."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    listener = await rig.follow(1)
+    rig.run(1, worker=2)
+    rig.tell(1, line(1, "ghost\n"), Progress(1, 1.0))
+    rig.hub.told(9, Told([line(1, "nobody\n")]))
+    rig.tell(2, line(1, "a\n"))
+    await listener.hear("available", "running", "a\n")
+    assert rig.hub.progress == {}
+
+
+# --- queues and everything
+
+
+async def test_queues_and_everything(tmp_path: Path) -> None:
+    """All jobs of a queue, the new ones too; others are none of its business. Workers are told whose lines count."""
+    rig = HubRig(tmp_path)
+    rig.run(1, queue="mail")
+    rig.run(2, queue="other")
+    rig.tell(1, Progress(1, 10.0))
+    mail = await rig.follow(queues=["mail"])
+    everything = await rig.follow(everything=True, topics=["state"])
+    rig.new_job(3, "mail")
+    rig.run(3, queue="mail")
+    rig.tell(1, line(3, "a\n"), line(2, "b\n"))
+    rig.complete(1)
+    await mail.hear("running", "10%", "available", "running", "a\n", "completed")
+    await everything.hear("running", "running", "available", "running", "completed")
+    assert rig.workers[1].heard == [FollowQueues(["mail"])], "for states alone a worker need not tell anything"
+    rig.hub.gone(mail.peer)
+    assert rig.workers[2].heard == [FollowQueues(["mail"]), FollowQueues([])]
+    rig.hub.gone(everything.peer)
+    rig.complete(2)
+    rig.complete(3)
+    rig.assert_nothing_left()
+
+
+async def test_a_new_worker_learns_what_is_followed(tmp_path: Path) -> None:
+    """The followers of a queue would miss all that a restarted worker has to say."""
+    rig = HubRig(tmp_path)
+    rig.hub.worker_ready(1)
+    await rig.follow(queues=["b", "a"])
+    rig.workers[2].heard.clear()
+    rig.hub.worker_ready(2)
+    assert (rig.workers[1].heard, rig.workers[2].heard) == ([FollowQueues(["a", "b"])], [FollowQueues(["a", "b"])])
+
+
+async def test_requests_are_heard_by_who_follows_the_queue(tmp_path: Path) -> None:
+    """A request names ids; whose queue that is must be looked up."""
+    rig = HubRig(tmp_path)
+    rig.job(1, queue="mail")
+    rig.job(2, queue="other")
+    listener = await rig.follow(queues=["mail"])
+    rig.hub.changed([1, 2], "cancelled")
+    await listener.hear("cancelled")
+
+
+# --- late
+
+
+async def test_the_story_of_a_running_job_comes_from_its_worker(tmp_path: Path) -> None:
+    """What was said before, once, then what is said from now on: no gap, no repetition."""
+    rig = HubRig(tmp_path)
+    rig.run(1)
+    rig.tell(1, Progress(1, 30.0))
+    listener = await rig.follow(1)
+    assert rig.workers[1].heard == [Follow([1], [1])]
+    rig.tell(1, line(1, "it is in the story, too\n"))
+    rig.story(1, 1, "a\n", "it is in the story, too\n")
+    rig.tell(1, line(1, "b\n"))
+    await listener.hear("running", "a\n", "it is in the story, too\n", "30%", "b\n")
+
+
+async def test_the_second_listener_gets_its_own_story(tmp_path: Path) -> None:
+    """One who is there already must not hear all again, and one who comes in the middle of a story needs all of it."""
+    rig = HubRig(tmp_path)
+    rig.run(1)
+    first = await rig.follow(1, topics=["log"])
+    rig.tell(1, LogText(1, "a\n", 1, True))
+    second = await rig.follow(1, topics=["log"])
+    rig.tell(1, LogText(1, "b\n", 1, True), LogText(1, "", 0, True))
+    rig.tell(1, line(1, "c\n"))
+    rig.story(1, 1, "a\n", "b\n", "c\n")
+    rig.tell(1, line(1, "d\n"))
+    await first.hear("a\n", "b\n", "c\n", "d\n")
+    await second.hear("a\n", "b\n", "c\n", "d\n")
+    rig.complete(1)
+    await second.end()
+    rig.assert_nothing_left()
+
+
+async def test_the_story_of_a_job_that_has_ended_comes_from_the_files(tmp_path: Path) -> None:
+    """`perdure follow` of a finished job would show nothing, or hang."""
+    rig = HubRig(tmp_path)
+    rig.job(1, "completed")
+    path = log_path(tmp_path, 1)
+    path.parent.mkdir(parents=True)
+    path.write_text("a\nb\n")
+    listener = await rig.follow(1)
+    await listener.end()
+    assert listener.words == ["a\nb\n", "completed"]
+    rig.assert_nothing_left()
+
+
+async def test_a_job_that_is_sent_while_its_files_are_read(tmp_path: Path) -> None:
+    """Half of the story from the file and half from the worker would overlap, or have a hole."""
+    rig = HubRig(tmp_path)
+    rig.job(1, "available", attempt=1)
+    path = log_path(tmp_path, 1)
+    path.parent.mkdir(parents=True)
+    path.write_text("of the first attempt\n")
+    listener = await rig.follow(1, at_once=True)
+    rig.run(1, attempt=2)  # before the loop has had time to read
+    assert rig.workers[1].heard == [Follow([1], [1])]
+    rig.story(1, 1, "of the first attempt\n", "of the second\n")
+    rig.complete(1)
+    await listener.end()
+    assert listener.words == ["available", "running", "of the first attempt\n", "of the second\n", "completed"]
+
+
+async def test_a_story_that_never_comes_is_read_from_the_files(tmp_path: Path) -> None:
+    """The job ends, is given back, or its worker dies, at the moment when the story is asked for."""
+    for end in ("completed", "returned", "killed"):
+        rig = HubRig(tmp_path)
+        rig.run(1)
+        path = log_path(tmp_path, 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a\n")
+        listener = await rig.follow(1)
+        if end == "returned":
+            rig.holding[1].clear()
+            rig.hub.returned([1])
+            await listener.hear("running", "a\n")
+        elif end == "killed":
+            rig.holding[1].clear()
+            rig.hub.worker_gone(1)
+            await listener.hear("running", "a\n")
+        rig.complete(1)
+        await listener.end()
+        assert listener.words == ["running", "a\n", "completed"], end
+        rig.assert_nothing_left()
+
+
+async def test_what_happens_while_a_job_is_looked_for(tmp_path: Path) -> None:
+    """Between the look into the store and the first news nothing may be lost, told twice, or told in a wrong order."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    plain = rig.store.get
+
+    async def slow_get(job_id: int) -> object:
+        found = await plain(job_id)
+        rig.run(job_id)
+        rig.complete(job_id)
+        return found
+
+    rig.store.get = slow_get
+    listener = await rig.follow(1)
+    await listener.end()
+    assert listener.words == ["running", "completed"]
+    last = listener.entries[-1]
+    assert isinstance(last, StateChange)
+    assert last.kind == "kind"
+
+
+async def test_what_the_store_knew_first_is_told_once(tmp_path: Path) -> None:
+    """The store shows a commit a moment before the supervisor hears that it is done."""
+    rig = HubRig(tmp_path)
+    rig.job(1, "running", attempt=1)
+    rig.job(2)
+    listener = await rig.follow(1, 2)
+    rig.run(1)
+    rig.complete(1)
+    rig.hub.changed([2], "cancelled")
+    await listener.end()
+    assert sorted(listener.words) == ["available", "cancelled", "completed", "running"]
+
+
+# --- slow
+
+
+async def test_a_slow_reader_is_told_what_it_missed(tmp_path: Path) -> None:
+    """Silence about what was left out would be a lie."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    listener = await rig.follow(1, credit=1)
+    await listener.hear("available")
+    rig.run(1)
+    for _ in range(40):
+        rig.tell(1, LogText(1, "x" * 60_000, 10))
+    rig.hub.told(1, Told([], [JobSkipped(1, 1_000, 5)]))
+    rig.complete(1)
+    assert len(listener.news) == 1
+    listener.grant(1_000)
+    await listener.end()
+    lines = sum(entry.lines for entry in listener.entries if isinstance(entry, LogText))
+    skipped = sum(news.skipped.lines for news in listener.news)
+    assert skipped > 1_000
+    assert lines + skipped == 1_400
+    assert sum(news.skipped.values for news in listener.news) == 5
+    assert listener.words[-1] == "completed"
+    assert rig.hub.skipped == skipped + 5
+
+
+async def test_skips_go_to_those_who_wanted_it(tmp_path: Path) -> None:
+    """A follower of states alone would be told that it missed lines which it never wanted."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    states = await rig.follow(1, topics=["state"])
+    values = await rig.follow(1, topics=["state", "emit"])
+    rig.run(1)
+    rig.hub.told(1, Told([], [JobSkipped(1, 3, 4)]))
+    rig.complete(1)
+    await states.end()
+    await values.end()
+    assert all(news.skipped == Skipped() for news in states.news)
+    assert sum(news.skipped.values for news in values.news) == 4
+    assert sum(news.skipped.lines for news in values.news) == 0
+
+
+async def test_not_more_than_a_message_each_interval(tmp_path: Path) -> None:
+    """A thousand lines, one by one, in a moment: two or three messages, not a thousand."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    listener = await rig.follow(1)
+    rig.run(1)
+    for number in range(1_000):
+        rig.tell(1, line(1, f"{number}\n"))
+    rig.complete(1)
+    await listener.end()
+    assert len(listener.words) == 1_003
+    assert len(listener.news) <= 3
+
+
+# --- gone
+
+
+async def test_nothing_is_left_of_a_client_that_is_gone(tmp_path: Path) -> None:
+    """Buffers, timers, tasks and the worker's duty to tell would pile up with each client that dies."""
+    rig = HubRig(tmp_path)
+    peer = Peer(1, 1, 1)
+    rig.run(1)
+    rig.job(2, "completed")
+    one = await rig.follow(1, 2, peer=peer)
+    await rig.follow(queues=["default"], peer=peer, credit=0)
+    rig.tell(1, line(1, "a\n"), Progress(1, 1.0))
+    assert rig.hub.figures()["subscribers"] == 2
+    rig.hub.gone(peer)
+    assert Unfollow([1]) in rig.workers[1].heard
+    rig.hub.gone(peer)
+    rig.hub.unsubscribe(one.number, peer)
+    one.grant()
+    rig.complete(1)
+    rig.assert_nothing_left()
+
+
+async def test_unfollow_only_when_the_last_one_goes(tmp_path: Path) -> None:
+    """The other follower of the job would hear nothing more."""
+    rig = HubRig(tmp_path)
+    rig.run(1)
+    first, second = await rig.follow(1), await rig.follow(1)
+    rig.hub.unsubscribe(first.number, first.peer)
+    assert Unfollow([1]) not in rig.workers[1].heard
+    rig.hub.unsubscribe(first.number, second.peer)
+    assert rig.hub.roll.count == 1, "nobody ends the subscription of another"
+    rig.hub.unsubscribe(second.number, second.peer)
+    assert rig.workers[1].heard[-1] == Unfollow([1])
+
+
+async def test_unknown_jobs_and_nonsense_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused subscription must not stay half made."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    with pytest.raises(NotFound, match="no job 9"):
+        await rig.follow(1, 9)
+    nonsense: tuple[dict[str, Any], ...] = (
+        {},
+        {"queues": ["a"], "everything": True},
+        {"everything": True, "topics": []},
+    )
+    for wrong in nonsense:
+        with pytest.raises(InvalidOption):
+            await rig.follow(**wrong)
+    with pytest.raises(InvalidOption, match="1,001 ids"):
+        await rig.follow(*range(1_001))
+    rig.assert_nothing_left()
+    monkeypatch.setattr(roll, "MOST_OF_ONE", 1)
+    peer = Peer(1, 1, 1)
+    await rig.follow(1, peer=peer)
+    with pytest.raises(Refused, match="1 subscriptions already"):
+        await rig.follow(1, peer=peer)
+    await rig.follow(1)
+
+
+async def test_at_the_end_of_the_daemon_what_waits_is_sent(tmp_path: Path) -> None:
+    """The last line before a restart is often the one that says why."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    listener = await rig.follow(1)
+    rig.run(1)
+    rig.tell(1, line(1, "goodbye\n"))
+    rig.hub.close()
+    assert listener.words[-1] == "goodbye\n"
+    assert not listener.ended
+    with pytest.raises(DaemonStopping):
+        await rig.hub.subscribe(Subscribe([1]), Peer(1, 1, 1))
+    assert rig.hub.figures()["subscribers"] == rig.hub.figures()["timers"] == 0
+
+
+async def test_progress_is_known_while_the_job_runs_only(tmp_path: Path) -> None:
+    """It is kept for those who come late, and must not be kept for ever."""
+    rig = HubRig(tmp_path)
+    rig.run(1)
+    assert not rig.hub.progress
+    rig.tell(1, Progress(1, 40.0, 80.0, "half"))
+    assert rig.hub.progress == {1: Progress(1, 40.0, 80.0, "half")}
+    assert rig.hub.awake
+    rig.complete(1)
+    rig.assert_nothing_left()
