@@ -40,6 +40,7 @@ _UNREADABLE: Final = frozenset({"json.decoder.JSONDecodeError", "pydantic_core._
 #: "Not now", and the server's own failures. 500 is among them: Qdrant says it of a full disk, a broken or absent shard,
 #: a lost consensus; the caller's mistakes have statuses of their own. 408: the server gave up within its time limit.
 _UNAVAILABLE_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504, 507})
+_BAD_INPUT_STATUS: Final = frozenset({400, 422})
 _REFUSED_STATUS: Final = frozenset({401, 403})
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
 #: Statuses that every web server has for what it does not know. Qdrant's own come with its JSON.
@@ -128,6 +129,17 @@ def is_collection_known(exc: BaseException) -> bool:
     """The collection that was to be created exists already. Older servers say so with status 400."""
     told = _status(exc) == 409 or _grpc_code(exc) == "ALREADY_EXISTS"
     return told or "already exists" in (_body(exc) or _grpc_details(exc) or str(exc))
+
+
+def is_bad_input(exc: BaseException) -> bool:
+    """The server has understood what was sent, and does not take it: it would not take it later either."""
+    answered = _status(exc) in _BAD_INPUT_STATUS and _is_qdrants(exc)
+    return answered or _grpc_code(exc) == "INVALID_ARGUMENT"
+
+
+def said(exc: BaseException) -> str:
+    """The server's own words, in short."""
+    return f"{_body(exc) or _grpc_details(exc) or exc:.500}"
 
 
 def is_unsent(exc: BaseException) -> bool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 _PORT: Final = re.compile(r"[0-9]{1,5}")
+_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _ESCAPES: Final = "in user and password, characters such as @ : / ? # are written %40 %3A %2F %3F %23"
 
 
@@ -122,6 +123,7 @@ class Dsn(Struct, frozen=True):
             _check_host(host)
         if "password" in url.query.lower():
             raise ValueError("has a password among its parameters; name a password_file instead")
+        _check_sslmode(url.query)
         return text
 
     def read_text(self, text: str) -> str:
@@ -183,6 +185,15 @@ def _split(text: str, schemes: tuple[str, ...], example: str) -> SplitResult:
         return urlsplit(text)
     except ValueError:  # its message may repeat the address
         raise ValueError(f'is no address such as "{example}"') from None
+
+
+def _check_sslmode(query: str) -> None:
+    """A driver that meets a mode which it does not know would say so only when a job calls."""
+    from urllib.parse import parse_qsl
+
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name == "sslmode" and value not in _SSL_MODES:
+            raise ValueError(f"must have {one_of(_SSL_MODES)} as sslmode{did_you_mean(value, _SSL_MODES)}")
 
 
 def _check_host(host: str) -> None:

@@ -55,7 +55,7 @@ class Committer:
     def expect(
         self, batch: NewBatch, future: asyncio.Future[list[Enqueued]] | None = None
     ) -> asyncio.Future[list[Enqueued]]:
-        """What the producer of a batch waits on: `future`, or a new one. While the disk is full it has failed already."""
+        """What the producer of a batch waits on: `future`, or a new one. On a full disk it has failed already."""
         if future is None:
             future = asyncio.get_running_loop().create_future()
         if self.full is not None:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from perdure.duration import format_duration
-from perdure.store.states import AVAILABLE, COMPLETED, FINAL, PARKED, RETRYABLE, RUNNING, SCHEDULED
+from perdure.store.states import AVAILABLE, CANCELLED, COMPLETED, FINAL, PARKED, RETRYABLE, RUNNING, SCHEDULED
 from perdure.wire.data import BreakerInfo, DeadView, Explanation, JobView
 
 #: Jobs before this one are counted up to here: more are "too many to count".
@@ -30,13 +30,15 @@ class Place(NamedTuple):
     """Where a claimed job is. `worker` 0: with the supervisor, not yet with a worker.
 
     `executing_since` (epoch milliseconds) None: it has not begun. `alone`: it waits for, or is with, the worker that
-    runs jobs on their last life alone.
+    runs jobs on their last life alone. `cancelled_by`: somebody has, and it has `grace_ms` left to end.
     """
 
     worker: int = 0
     pid: int = 0
     executing_since: int | None = None
     alone: bool = False
+    cancelled_by: str | None = None
+    grace_ms: float = 0.0
 
 
 class Facts(NamedTuple):
@@ -114,8 +116,10 @@ class _Story:
 
     def _ended(self) -> Explanation:
         when = "" if self.job.finalized_at is None else f" {_span(self.now - self.job.finalized_at)} ago"
-        what = "It completed" if self.job.state == COMPLETED else "It was taken back"
-        return self._is(self.job.state, f"{what}{when}. `perdure retry {self.job.id}` runs it again.")
+        what, how = ("It completed" if self.job.state == COMPLETED else "It was taken back"), ""
+        if self.job.state == CANCELLED and self.job.attempt and (how := _last_error(self.job)):
+            what = "It was stopped"
+        return self._is(self.job.state, f"{what}{when}{how}. `perdure retry {self.job.id}` runs it again.")
 
     # --- waits for its time
 
@@ -242,8 +246,12 @@ class _Story:
         left = None if not job.timeout_ms else max(0.0, (job.timeout_ms - elapsed) / 1000)
         limit = "" if left is None else f" Its time limit ends it in {_span(left * 1000)}."
         alone = ", alone, because it is on its last life" if place.alone else ""
-        text = f"Worker {place.worker} (pid {place.pid}) has been executing it for {_span(elapsed)}{alone}.{limit}"
-        return self._is("running", text, seconds_left=left)
+        text = f"Worker {place.worker} (pid {place.pid}) has been executing it for {_span(elapsed)}{alone}."
+        if place.cancelled_by is None:
+            return self._is("running", f"{text}{limit}", seconds_left=left)
+        grace, who = max(0.0, place.grace_ms), place.cancelled_by or "someone"
+        text += f" It was cancelled by {who}; if it does not end in {_span(grace)}, its worker is killed."
+        return self._is("running", text, seconds_left=grace / 1000)
 
     def _claimed(self, place: Place) -> Explanation:
         if place.alone:

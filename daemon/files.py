@@ -39,7 +39,7 @@ class FileIntake:
     def take(self, request: Enqueue, fds: Sequence[int]) -> asyncio.Future[list[Enqueued]]:
         """Put jobs with payloads into the queue, all or none. The descriptors are closed here.
 
-        A client that goes away ends the copying; once all is copied, the jobs go in without it.
+        A client that goes away ends the copying, and gives up its place where the jobs wait for room in a full queue.
         """
         wanted = {job.blob_fd for job in request.jobs if job.blob_fd is not None}
         try:
@@ -48,14 +48,14 @@ class FileIntake:
         except BaseException:
             close_all(fds)
             raise
-        gone = threading.Event()
-        copies = {position: self._spool.copy(fd, gone) for position, fd in enumerate(fds) if position in wanted}
+        sender = _Sender()
+        copies = {position: self._spool.copy(fd, sender.gone) for position, fd in enumerate(fds) if position in wanted}
         close_all(fd for position, fd in enumerate(fds) if position not in wanted)
-        task = asyncio.ensure_future(self._carry_out(request, copies, gone))
+        task = asyncio.ensure_future(self._carry_out(request, copies, sender))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         answer = asyncio.shield(task)
-        answer.add_done_callback(lambda answer: gone.set() if answer.cancelled() else None)
+        answer.add_done_callback(lambda answer: sender.leave() if answer.cancelled() else None)
         return answer
 
     def _ended(self, task: asyncio.Task[list[Enqueued]]) -> None:
@@ -63,10 +63,8 @@ class FileIntake:
         if not task.cancelled():
             task.exception()  # the client that asked has it, or is gone
 
-    async def _carry_out(
-        self, request: Enqueue, copies: dict[int, Future[Blob]], gone: threading.Event
-    ) -> list[Enqueued]:
-        blobs = await self._copied(copies, gone)
+    async def _carry_out(self, request: Enqueue, copies: dict[int, Future[Blob]], sender: _Sender) -> list[Enqueued]:
+        blobs = await self._copied(copies, sender)
         names = {blob.spool for blob in blobs.values()}
         self._spool.pending |= names
         unneeded = names
@@ -76,10 +74,10 @@ class FileIntake:
                 job if job.blob_fd is None else replace(job, blob=blobs[job.blob_fd], blob_fd=None)
                 for job in request.jobs
             ]
-            placed = await self._enqueue(replace(request, jobs=jobs))
+            placed = await sender.wait_for(self._enqueue(replace(request, jobs=jobs)))
             unneeded = names - _needed(jobs, placed)
         except asyncio.CancelledError:
-            # The daemon ends. Whether the jobs went in is seen at its next start, and so is what to do with the files.
+            # Whether the jobs have gone in is not known here: if not, the next sweep removes the files.
             unneeded = set()
             raise
         finally:
@@ -87,19 +85,41 @@ class FileIntake:
             await self._spool.remove(unneeded)
         return placed
 
-    async def _copied(self, copies: dict[int, Future[Blob]], gone: threading.Event) -> dict[int, Blob]:
+    async def _copied(self, copies: dict[int, Future[Blob]], sender: _Sender) -> dict[int, Blob]:
         """What became of all copies. When one fails, nothing is left of the others either."""
         try:
             if copies:
                 await asyncio.gather(*map(asyncio.wrap_future, copies.values()), return_exceptions=True)
         except asyncio.CancelledError:
-            gone.set()
+            sender.gone.set()
             raise
         errors = [error for copy in copies.values() if (error := copy.exception()) is not None]
         if errors:
             await self._spool.remove([copy.result().spool for copy in copies.values() if copy.exception() is None])
             raise errors[0]
         return {position: copy.result() for position, copy in copies.items()}
+
+
+class _Sender:
+    """The client that a request with payloads comes from."""
+
+    def __init__(self) -> None:
+        #: Seen by the threads that copy.
+        self.gone = threading.Event()
+        self._placing: asyncio.Future[list[Enqueued]] | None = None
+
+    def leave(self) -> None:
+        """It is gone, or does not want the answer any more."""
+        self.gone.set()
+        if self._placing is not None:
+            self._placing.cancel()
+
+    async def wait_for(self, placing: Awaitable[list[Enqueued]]) -> list[Enqueued]:
+        """What became of its jobs. Cancelled when it leaves."""
+        self._placing = asyncio.ensure_future(placing)
+        if self.gone.is_set():
+            self._placing.cancel()
+        return await self._placing
 
 
 def brings_files(jobs: Iterable[JobSpec]) -> bool:

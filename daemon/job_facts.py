@@ -47,7 +47,13 @@ def _place(supervisor: Supervisor, job_id: int) -> Place | None:
         if job_id in state.held:
             link = supervisor.fleet.links[state.id]
             since = next((slot.started_ns for slot in link.page.executing() if slot.job_id == job_id), None)
-            return Place(state.id, link.pid, _epoch_ms(supervisor, since), state.isolated)
+            begun = _epoch_ms(supervisor, since)
+            wish = core.wishes.get(job_id)
+            if wish is None:
+                return Place(state.id, link.pid, begun, state.isolated)
+            told_ms = (supervisor.clock.monotonic_ns() - wish.since_ns) / 1e6
+            left_ms = supervisor.settings.workers.cancel_grace_ms - told_ms
+            return Place(state.id, link.pid, begun, state.isolated, wish.who, left_ms)
     return None
 
 

@@ -75,8 +75,8 @@ class RollingLag:
         parts = self._parts
         if now_ns - parts[-1].begun_ns >= PART_NS:
             parts.append(_Part(now_ns))
-            while now_ns - parts[0].begun_ns >= PARTS * PART_NS:
-                parts.popleft()
+        while now_ns - parts[0].begun_ns >= PARTS * PART_NS:
+            parts.popleft()
         return parts[-1]
 
 

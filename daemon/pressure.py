@@ -6,7 +6,7 @@ numbers are those of the disk, but for what changes outside of turns; whoever do
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -16,7 +16,7 @@ import msgspec
 from perdure.config.queues import BLOCK, SHED, QueueLimits, QueueSettings
 from perdure.duration import format_duration
 from perdure.errors import QueueFull
-from perdure.store.models import Committed, Depth, NewBatch, Placed, Shed, Turn
+from perdure.store.models import Committed, Depth, NewBatch, NewJob, Placed, Shed, Turn
 from perdure.store.states import AVAILABLE, PARKED, RETRYABLE, SCHEDULED
 from perdure.wire.data import Enqueued, QueueView
 
@@ -142,20 +142,15 @@ class Pressure:
     def needs(self, batch: NewBatch, now: int, held: Collection[tuple[str, str]] | None = None) -> Needs:
         """What a batch needs. `held`: unique keys that unfinished jobs have; a duplicate needs no room. None: nobody
         has asked for them, and every job counts."""
-        found: Needs = {}
-        seen = set(held or ())
-        for job in batch.jobs:
-            gauge = self.gauges.get(job.queue) or self._new_gauge(job.queue)
-            if gauge is None:
-                continue
-            if job.unique_key is not None and held is not None:
-                if (job.kind, job.unique_key) in seen:
-                    continue
-                seen.add((job.kind, job.unique_key))
-            ready, later = found.get(job.queue, _NOTHING)
-            is_later = job.scheduled_at is not None and job.scheduled_at > now
-            found[job.queue] = Need(ready + (not is_later), later + is_later)
-        return found
+        jobs: Sequence[NewJob] = batch.jobs
+        limited = [name for name in sorted({job.queue for job in jobs}) if name in self.gauges or self._new_gauge(name)]
+        if not limited:
+            return {}
+        if held is not None:
+            jobs = _without_duplicates(jobs, set(held))
+        counts = Counter([job.queue for job in jobs])
+        later = Counter([job.queue for job in jobs if job.scheduled_at is not None and job.scheduled_at > now])
+        return {name: Need(counts[name] - later[name], later[name]) for name in limited if counts[name]}
 
     def _new_gauge(self, name: str) -> Gauge | None:
         limits = self._limits.of(name)
@@ -222,14 +217,12 @@ class Pressure:
         for name, need in self.needs(batch, now).items():
             gauge = self.gauges[name]
             gauge.coming = max(0, gauge.coming - need.total)
-        if isinstance(places, Exception):
-            return
-        for job, place in zip(batch.jobs, places, strict=True):
-            found = self.gauges.get(job.queue)
-            if found is not None and not place.duplicate:
-                found.change(1)
-                if found.oldest_at is None and (job.scheduled_at is None or job.scheduled_at <= now):
-                    found.oldest_at = now
+            if isinstance(places, Exception):
+                continue
+            pairs = zip(batch.jobs, places, strict=True)
+            gauge.change(need.total - sum([place.duplicate for job, place in pairs if job.queue == name]))
+            if gauge.oldest_at is None and need.ready and gauge.waiting:
+                gauge.oldest_at = now
 
     def _came_back(self, turn: Turn) -> None:
         """Of the claimed jobs some have ended, and some wait again."""
@@ -399,6 +392,18 @@ def pressure(limits: QueueSettings, waiting: int, age_ms: int) -> float:
     return round(max(by_depth, by_age), 3)
 
 
+def _without_duplicates(jobs: Sequence[NewJob], held: set[tuple[str, str]]) -> list[NewJob]:
+    """Those that would go in, when unfinished jobs have the keys of `held`."""
+    left = []
+    for job in jobs:
+        if job.unique_key is not None:
+            if (job.kind, job.unique_key) in held:
+                continue
+            held.add((job.kind, job.unique_key))
+        left.append(job)
+    return left
+
+
 def unique_keys(batch: NewBatch, needs: Needs) -> set[tuple[str, str]]:
     """The (kind, unique key) of a batch's jobs in queues with limits."""
     return {(job.kind, job.unique_key) for job in batch.jobs if job.unique_key is not None and job.queue in needs}
@@ -418,6 +423,3 @@ def show_limits(views: list[QueueView], limits: QueueLimits, oldest: dict[str, D
         age_ms = 0 if depth is None or depth.oldest_at is None else max(0, now - depth.oldest_at)
         view.pressure = pressure(found, waiting, age_ms)
     return sorted(views, key=lambda view: view.name)
-
-
-_NOTHING: Final = Need(0, 0)

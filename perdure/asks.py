@@ -37,6 +37,11 @@ def result(job_id: int) -> Ask[control.ResultView]:
     return Ask(control.GetResult(_id(job_id)), repeatable=True)
 
 
+def attach(job_id: int) -> Ask[control.PortView]:
+    """Get the client's end of a job's port, as a descriptor."""
+    return Ask(control.AttachPort(_id(job_id)), repeatable=True)
+
+
 def get(job_id: int) -> Ask[JobView | None]:
     """Look at a job."""
     return Ask(control.GetJob(_id(job_id)), repeatable=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import closing
 from datetime import timedelta
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias, TypeVar
 
 from perdure import asks
+from perdure.adapters.port import BlockingPort, Port
 from perdure.asks import Ask
 from perdure.connections import LoopConnections, ThreadConnections
 from perdure.data_check import encode_args
@@ -28,6 +30,9 @@ JobLike: TypeAlias = JobSpec | tuple[str, Mapping[str, Any]]
 
 #: One id or several.
 Ids: TypeAlias = int | Iterable[int]
+
+#: One name or several.
+Names: TypeAlias = str | Iterable[str]
 
 #: Jobs in one request, unless the configuration says otherwise: the default of limits.batch.
 BATCH_JOBS: Final = 10_000
@@ -199,12 +204,24 @@ class Client:
         """`result_file` for code without an event loop."""
         return result_file(*self._threads.ask_with_fds(asks.result(job_id), self.timeout))
 
-    async def cancel(self, ids: Ids) -> _List[Verdict]:
-        """Take jobs back that have not begun, and stop those that run (docs/commands.md, "Cancelling").
+    async def attach(self, job_id: int, timeout: float | None = None) -> Port:
+        """A direct line to a running job, once it has opened its port (`ctx.port()`); close it.
 
-        Answers when all is decided, which may take `workers.cancel_grace` and a little more: give the client a longer
-        `timeout`. Whoever goes away earlier has cancelled all the same. Verdict errors: WrongState (it had ended before,
-        or completed all the same), NotFound, and CallTimeout when it was told to stop and has not ended in time.
+        Raises CallTimeout after `timeout` seconds (None: no limit), NotFound, WrongState (it has ended, or another
+        client is there).
+        """
+        _, fds = await self._loops.ask_with_fds(asks.attach(job_id), timeout)
+        return Port(socket.socket(fileno=fds[0]))
+
+    def attach_sync(self, job_id: int, timeout: float | None = None) -> BlockingPort:
+        """`attach` for code without an event loop."""
+        _, fds = self._threads.ask_with_fds(asks.attach(job_id), timeout)
+        return BlockingPort(socket.socket(fileno=fds[0]))
+
+    async def cancel(self, ids: Ids) -> _List[Verdict]:
+        """Take back jobs that wait, stop those that run: `workers.cancel_grace` at most, else the worker is killed.
+
+        Verdict errors: NotFound, WrongState (it had ended, or completed all the same), CallTimeout (it has not ended).
         """
         return await self._ask(asks.cancel(ids))
 
@@ -231,12 +248,7 @@ class Client:
     # --- following
 
     def follow(
-        self,
-        ids: Ids = (),
-        *,
-        queues: str | Iterable[str] = (),
-        everything: bool = False,
-        topics: Iterable[Topic] = TOPICS,
+        self, ids: Ids = (), *, queues: Names = (), everything: bool = False, topics: Iterable[Topic] = TOPICS
     ) -> AsyncIterator[Entry | Skipped]:
         """What happens to jobs, as it happens: `async for entry in client.follow(job.id)`. See docs/channels.md.
 
@@ -249,12 +261,7 @@ class Client:
         return self._loops.news(asks.follow(ids, queues, everything, topics), self.timeout)
 
     def follow_sync(
-        self,
-        ids: Ids = (),
-        *,
-        queues: str | Iterable[str] = (),
-        everything: bool = False,
-        topics: Iterable[Topic] = TOPICS,
+        self, ids: Ids = (), *, queues: Names = (), everything: bool = False, topics: Iterable[Topic] = TOPICS
     ) -> Iterator[Entry | Skipped]:
         """`follow` for code without an event loop, on a connection of its own."""
         return self._threads.news(asks.follow(ids, queues, everything, topics), self.timeout)

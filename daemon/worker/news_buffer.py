@@ -30,11 +30,10 @@ _VALUE_COST: Final = 100
 class _Lines:
     """Log text of one job, in the pieces in which it came."""
 
-    __slots__ = ("cost", "pieces")
+    __slots__ = ("pieces",)
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
-        self.cost = 0
 
     def take(self, room: int) -> tuple[list[bytes], int]:
         """The first pieces, as many as fit but at least one; and their cost."""
@@ -45,7 +44,6 @@ class _Lines:
             cost += len(piece) + _LINE_COST
             number += 1
         taken, self.pieces = self.pieces[:number], self.pieces[number:]
-        self.cost -= cost
         return taken, cost
 
 
@@ -100,7 +98,6 @@ class NewsBuffer:
             last = _Lines()
             news.entries.append(last)
         last.pieces.append(data)
-        last.cost += cost
         news.cost += cost
         self.cost += cost
 

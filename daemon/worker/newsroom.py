@@ -7,7 +7,8 @@ does not go out in time is left out and counted.
 
 Two locks, always taken in this order: that of the logs (LogPlace), so that a story and the lines after it meet without
 gap or repetition; and that of the buffer, which is never held while a file is written, so that the loop does not wait
-for a disk. Both may be taken twice by one thread: a finalizer that prints may run at any place.
+for a disk. Both may be taken twice by one thread: a finalizer that prints may run at any place. (A third one, for who
+listens, is never held together with work.)
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Collection
-from threading import RLock
+from threading import Lock, RLock
 from typing import Final
 
 from perdure.clock import Clock
@@ -24,7 +25,7 @@ from perdure.daemon.joblog import cut
 from perdure.daemon.worker.job_log import LogPlace
 from perdure.daemon.worker.news_buffer import MESSAGE, NewsBuffer
 from perdure.daemon.worker.port import Port
-from perdure.daemon.worker.story import Stories
+from perdure.daemon.worker.story import Ask, Stories
 from perdure.daemon.worker.teller import Teller
 from perdure.wire import packet
 from perdure.wire.streams import Emitted, LogText, Progress
@@ -36,8 +37,11 @@ TELL_SECONDS: Final = 0.1
 PAUSE_SECONDS: Final = 0.016
 #: What may be told in the long run, in the buffer's bytes a second, and in one go. More would keep the supervisor busy,
 #: and no subscriber takes more.
-BYTES_PER_SECOND: Final = 4 * 1024 * 1024
+BYTES_PER_SECOND: Final = 2 * 1024 * 1024
 BURST_BYTES: Final = 256 * 1024
+#: How long the loop's thread waits for the lock of the buffer, and when it comes again, seconds: a thread that tells
+#: much takes that lock all the time, and on a busy machine nobody knows when it runs on.
+_LOCK_SECONDS: Final = 0.002
 #: A larger piece of a log is cut, so that messages can be filled evenly.
 _PIECE_BYTES: Final = 32 * 1024
 #: A line without an end is told in parts when it is this long.
@@ -61,6 +65,8 @@ class Newsroom:
         #: Ends of followed logs that are in the file, but have not been told: their lines have not ended.
         self._unended: dict[int, bytes] = {}
         self._stories = Stories(self)
+        #: For who listens. Threads that tell do not take it.
+        self._listeners = Lock()
         self._credit = BURST_BYTES
         self._credited_ns = 0
         #: Somebody will look at the buffer: after a while, or soon.
@@ -73,7 +79,7 @@ class Newsroom:
 
     def follow(self, message: Follow) -> None:
         """Somebody listens to these jobs from now on, or to their story first."""
-        with self.lock:
+        with self._listeners:
             self._followed.update(set(message.ids).difference(message.story))
             self._set_ear()
             if message.story:
@@ -81,14 +87,14 @@ class Newsroom:
 
     def unfollow(self, message: Unfollow) -> None:
         """Nobody does any more."""
-        with self.lock:
+        with self._listeners:
             self._stories.take_back(message.ids)
             self._followed.difference_update(message.ids)
             self._set_ear()
 
     def follow_queues(self, message: FollowQueues) -> None:
         """Somebody listens to all jobs of these queues."""
-        with self.lock:
+        with self._listeners:
             self._queues = frozenset(message.queues)
             self._everything = message.everything
             self._set_ear()
@@ -141,8 +147,7 @@ class Newsroom:
 
     def end_of_log(self, job_id: int) -> None:
         """The job's log has ended. The lock of the logs is held."""
-        if job_id in self._unended:
-            self._add_lines(job_id, self._unended.pop(job_id))
+        self._add_lines(job_id, self._unended.pop(job_id, b""))
         with self.lock:
             self.buffer.end(job_id)
 
@@ -155,16 +160,20 @@ class Newsroom:
             self.buffer.drop_progress(row.id)
         self.buffer.end(row.id)
 
-    def add_story(self, job_id: int, story: list[LogText | Emitted], wanted: bool) -> None:
-        """Tell this and the latest progress, and if it is `wanted`, from now on all. Both locks are held."""
-        self.buffer.add_story(job_id, story)
-        teller = self._tellers.get(job_id)
-        if teller is not None and teller.latest is not None:
-            self.buffer.set_progress(teller.latest)
-        if wanted:
-            self._followed.add(job_id)
-            self._set_ear()
-        self._wake()
+    def tell_story(self, ask: Ask, story: list[LogText | Emitted]) -> None:
+        """Tell this and the latest progress, and from now on all. The lock of the logs is held."""
+        job_id = ask.job_id
+        with self.lock:
+            self.buffer.add_story(job_id, story)
+            teller = self._tellers.get(job_id)
+            if teller is not None and teller.latest is not None:
+                self.buffer.set_progress(teller.latest)
+            self._wake()
+        with self._listeners:
+            self._stories.done(ask)
+            if ask.wanted:
+                self._followed.add(job_id)
+                self._set_ear()
 
     def unended(self, job_id: int) -> int:
         """How many bytes at the end of the job's log are still to be told."""
@@ -181,16 +190,17 @@ class Newsroom:
     # --- when it goes out
 
     def _wake(self) -> None:
-        """Have the buffer looked at in time."""
+        """Have the buffer looked at in time. Its lock is held."""
         if not self._planned:
             self._plan()
         elif self.buffer.cost >= MESSAGE and not self._hurried:
-            self._hurried = True
             self._call(self._tick)
+            self._hurried = True
 
     def _plan(self) -> None:
-        self._planned = True
+        # First the call, then the note of it: a JobTimeout may strike in between. Two calls do no harm.
         self._call(self._set_timer)
+        self._planned = True
 
     def _call(self, function: Callable[[], object]) -> None:
         # A thread that outlives the worker's loop may still speak.
@@ -202,21 +212,28 @@ class Newsroom:
 
     def _tick(self) -> None:
         """Send one message; if there is more, come back soon."""
-        with self.lock:
-            if self._timer is not None:
-                self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.lock.acquire(timeout=_LOCK_SECONDS):
+            self._set_timer(_LOCK_SECONDS)
+            return
+        try:
             self._refill()
             if self._credit > 0 and self._port.is_read():
                 self._send(ended=False)
             self._planned = self._hurried = not self.buffer.empty
             if self._planned:
                 self._set_timer(PAUSE_SECONDS)
+        finally:
+            self.lock.release()
 
-    def flush_ended(self) -> None:
-        """Outcomes are about to leave: send what their jobs have told, as far as that goes without waiting."""
+    def flush_ended(self) -> bool:
+        """Outcomes are about to leave: send what their jobs have told, as far as there is room. False: not just now."""
         if not self.buffer.urgent:
-            return
-        with self.lock:
+            return True
+        if not self.lock.acquire(timeout=_LOCK_SECONDS):
+            return False
+        try:
             self._refill()
             # A reserve, so that a job that ends is heard even if others have just used all the credit.
             while self._credit > -BURST_BYTES and self._port.has_room() and self._send(ended=True):
@@ -224,6 +241,9 @@ class Newsroom:
             if self.buffer.urgent:
                 self.buffer.leave_out_ended()
                 self._send(ended=True)
+            return True
+        finally:
+            self.lock.release()
 
     def _send(self, *, ended: bool) -> bool:
         """Send one message; False: there was nothing to send, or no way."""

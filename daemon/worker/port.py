@@ -46,17 +46,14 @@ class Port:
         self._poll.register(sock, select.POLLOUT)
         #: How many bytes are waiting that must go out before anything that is sent here.
         self.older: Callable[[], int] = lambda: 0
-        #: Sends what should be told before an outcome; it does not wait.
-        self.before: Callable[[], None] = lambda: None
+        #: Sends what should be told before an outcome; False: not just now.
+        self.before: Callable[[], bool] = lambda: True
         # Outcomes find room in the other half of what the kernel holds.
         self._room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
 
     def try_send(self, data: bytes) -> bool:
         """Send outcomes; False: not now, nothing of them was sent."""
-        if self.older():
-            return False
-        self.before()
-        return self._try(data)
+        return not self.older() and self.before() and self._try(data)
 
     def send_waiting(self, data: bytes) -> None:
         """Send outcomes, and wait for room if there is none. Not for the loop's thread."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PAUSE_SECONDS: Final = 0.005
 
 
-class _Ask:
+class Ask:
     """Somebody wants the story of a job, or has wanted it."""
 
     __slots__ = ("job_id", "wanted")
@@ -34,19 +34,19 @@ class Stories:
     """Tells one story after the other, so that only one is in memory at a time.
 
     The supervisor counts: each that was asked for is told, in this order, and ends with an empty LogText. One that
-    nobody wants any more is only that. `ask` and `take_back` are called with the lock of the buffer held.
+    nobody wants any more is only that. `ask`, `take_back` and `done` are called with the lock for listeners held.
     """
 
     def __init__(self, newsroom: Newsroom) -> None:
         self._newsroom = newsroom
-        self._queue: SimpleQueue[_Ask] = SimpleQueue()
-        self._pending: set[_Ask] = set()
+        self._queue: SimpleQueue[Ask] = SimpleQueue()
+        self._pending: set[Ask] = set()
         self._thread: threading.Thread | None = None
 
     def ask(self, ids: Collection[int]) -> None:
         """Tell these."""
         for job_id in ids:
-            ask = _Ask(job_id)
+            ask = Ask(job_id)
             self._pending.add(ask)
             self._queue.put(ask)
         if self._thread is None:
@@ -59,6 +59,10 @@ class Stories:
             if ask.job_id in ids:
                 ask.wanted = False
 
+    def done(self, ask: Ask) -> None:
+        """This one has been told."""
+        self._pending.remove(ask)
+
     # --- the thread
 
     def _tell_all(self) -> None:
@@ -67,16 +71,14 @@ class Stories:
             while self._newsroom.buffer.story_cost > MESSAGE:
                 time.sleep(_PAUSE_SECONDS)
 
-    def _tell(self, ask: _Ask) -> None:
+    def _tell(self, ask: Ask) -> None:
         newsroom, job_id = self._newsroom, ask.job_id
         # Once without the lock, which all who print need: then what must be read with it is in memory.
         if ask.wanted:
             self._read(job_id, 0)
         with newsroom.place.lock:
             story = self._read(job_id, newsroom.unended(job_id)) if ask.wanted else []
-            with newsroom.lock:
-                self._pending.discard(ask)
-                newsroom.add_story(job_id, [*story, LogText(job_id, "", 0, True)], ask.wanted)
+            newsroom.tell_story(ask, [*story, LogText(job_id, "", 0, True)])
 
     def _read(self, job_id: int, unended: int) -> list[LogText | Emitted]:
         try:

@@ -1,4 +1,4 @@
-"""The other process of a measurement of channels: `python -m perdure.bench.far_end ROLE FD`."""
+"""The other process of a measurement of channels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def far_end(role: str, kind: socket.SocketKind) -> Iterator[socket.socket]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     with ours:
         with theirs:
-            command = [sys.executable, "-m", "perdure.bench.far_end", role, str(theirs.fileno())]
+            code = "from perdure.bench.far_end import main; main()"
+            command = [sys.executable, "-c", code, role, str(theirs.fileno())]
             process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         try:
             yield ours
@@ -77,14 +78,10 @@ def _sink(sock: socket.socket) -> None:
 
 
 def main() -> None:
-    """Play the role until the other side closes."""
+    """Play the role of the first argument on the descriptor of the second one, until the other side closes."""
     role, fd = sys.argv[1], int(sys.argv[2])
     with socket.socket(fileno=fd) as sock:
         if role == "channel":
             uvloop.run(_channel(sock))
         else:
             {"bare": _bare, "sink": _sink}[role](sock)
-
-
-if __name__ == "__main__":
-    main()

@@ -17,11 +17,12 @@ from msgspec.msgpack import Decoder
 from perdure.bench.daemon import running_daemon
 from perdure.bench.far_end import PIECE_BYTES, Note, far_end
 from perdure.bench.measure import Figure
+from perdure.errors import PerdureError
 from perdure.wire import packet
 from perdure.wire.blocking import BlockingCaller
 from perdure.wire.calls import Caller, connect
 from perdure.wire.channel import Channel
-from perdure.wire.control import AttachPort, Enqueue, Ping, Subscribe, WaitJobs
+from perdure.wire.control import AttachPort, Enqueue, PauseQueue, Ping, ResumeQueue, Subscribe, WaitJobs
 from perdure.wire.data import JobSpec
 from perdure.wire.streams import Emitted
 
@@ -105,7 +106,7 @@ def _pour(sock: socket.socket) -> float:
     counted = sock.recv(8, socket.MSG_WAITALL)
     seconds = time.perf_counter() - started
     if int.from_bytes(counted, "big") != PORT_BYTES:
-        raise RuntimeError("the other side did not get all bytes")
+        raise PerdureError("the other side did not get all bytes")
     return PORT_BYTES / seconds
 
 
@@ -199,15 +200,20 @@ def _subscription(caller: BlockingCaller, limits: Limits) -> list[Figure]:
 def _follow(caller: BlockingCaller, count: int, pause_s: float) -> tuple[int, int, float, list[float]]:
     """Values that came, that did not, seconds, and how long each took (microseconds)."""
     came, skipped, taken = 0, 0, []
-    started = time.perf_counter()
-    job_id = caller.request(Enqueue([JobSpec("bench.tell", f'{{"count": {count}, "pause_s": {pause_s}}}')]))[0].id
+    caller.request(PauseQueue("bench"))
+    spec = JobSpec("bench.tell", f'{{"count": {count}, "pause_s": {pause_s}}}', queue="bench")
+    job_id = caller.request(Enqueue([spec]))[0].id
     with caller.subscription(Subscribe(ids=[job_id], topics=["emit"])) as news:
+        caller.request(ResumeQueue("bench"))
+        started = time.perf_counter()
         for message in news:
             now = time.monotonic_ns()
             skipped += message.skipped.values
             values = [entry for entry in message.entries if isinstance(entry, Emitted)]
             came += len(values)
             taken += [(now - int(entry.value)) / 1000 for entry in values]
+    if came + skipped != count:
+        raise PerdureError(f"{count - came - skipped:,} of {count:,} values are neither here nor counted as left out")
     return came, skipped, time.perf_counter() - started, taken
 
 
@@ -220,6 +226,7 @@ def _port(caller: BlockingCaller, limits: Limits) -> list[Figure]:
     _, fds = caller.request_with_fds(AttachPort(job_id), 30)
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(socket.socket(fileno=fds[0]))
+        sock.setblocking(True)
         taken = []
         for _ in range(SAMPLES):
             started = time.perf_counter_ns()

@@ -33,6 +33,7 @@ def list_breakers(events: int, as_json: bool, config: Path | None) -> None:
 
     with session.open_queue(config) as opened:
         infos: list[BreakerInfo] = opened.request(ListBreakers(events))
+        live = opened.live
     if as_json:
         print_documents({**document(info), "events": [document(event) for event in info.events]} for info in infos)
         return
@@ -42,6 +43,8 @@ def list_breakers(events: int, as_json: bool, config: Path | None) -> None:
     from perdure.cli.breaker_text import print_breakers
 
     print_breakers(infos)
+    if not live:
+        click.echo("perdure: no daemon is running; this is the state that was saved", err=True)
 
 
 @breaker.command("open")

@@ -55,6 +55,7 @@ def _checks(settings: Settings) -> list[tuple[str, Check]]:
         ("lock", checks_store.lock),
         ("spool", checks_spool.spool),
         ("daemon", checks_daemon.daemon),
+        ("loops", checks_daemon.loops),
         ("handlers", checks_daemon.handlers),
         ("clock", checks_daemon.clock),
         *checks_dependencies.configured(settings),

@@ -31,13 +31,9 @@ _AHEAD_MS = 60_000
 
 def daemon(settings: Settings) -> Finding:
     """Whether the daemon answers on its socket."""
-    from perdure.wire.blocking import BlockingCaller
-    from perdure.wire.control import GetStatus
-
     socket = settings.paths.socket
     try:
-        with BlockingCaller.connect(str(socket), timeout_s=_ANSWER_SECONDS) as caller:
-            status: Status = caller.request(GetStatus(), timeout_s=_ANSWER_SECONDS)
+        status = _ask(settings)
     except DaemonUnreachable as error:
         return _silent(settings, error)
     except PerdureError as error:
@@ -49,6 +45,23 @@ def daemon(settings: Settings) -> Finding:
     if status.warnings:
         return Finding("daemon", WARN, f"{text}; it warns: {'; '.join(status.warnings)}")
     return Finding("daemon", OK, text)
+
+
+def loops(settings: Settings) -> Finding:
+    """Whether everything that waits for an event in the daemon or a worker gets its turn at once."""
+    from perdure.cli.lag_text import WORTH_MS, lagging
+
+    try:
+        found = lagging(_ask(settings))
+    except PerdureError:
+        return Finding("loops", OK, "no daemon that answers, so none that lags")
+    if found is None:
+        return Finding("loops", OK, f"none stood still for more than {WORTH_MS:.0f} ms in the last minute")
+    advice = (
+        "`loop.blocked` in the daemon's log names the job and the line; blocking calls of async handlers belong into"
+        " asyncio.to_thread. If nothing is named, the machine has too few CPUs"
+    )
+    return Finding("loops", WARN, found, advice)
 
 
 def handlers(settings: Settings) -> Finding:
@@ -94,6 +107,15 @@ def clock(settings: Settings) -> Finding:
         text = f"the queue was last written {ago(written_ms, now_ms)}: the clock was stepped back"
         return Finding("clock", WARN, text, "jobs that were scheduled meanwhile run later than meant; check NTP")
     return Finding("clock", OK, f"{now:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _ask(settings: Settings) -> Status:
+    from perdure.wire.blocking import BlockingCaller
+    from perdure.wire.control import GetStatus
+
+    with BlockingCaller.connect(str(settings.paths.socket), timeout_s=_ANSWER_SECONDS) as caller:
+        status: Status = caller.request(GetStatus(), timeout_s=_ANSWER_SECONDS)
+        return status
 
 
 def _silent(settings: Settings, error: DaemonUnreachable) -> Finding:

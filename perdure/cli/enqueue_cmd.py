@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perdure.cli import session
+from perdure.cli.after_dashes import AfterDashes, shell_arguments, words_after_dashes
 from perdure.cli.options import ATTEMPTS, DURATION, MOMENT, PRIORITY, config_option
 
 if TYPE_CHECKING:
@@ -19,12 +20,16 @@ Examples:
   perdure enqueue mail.send to=ada@example.org copies:=2
   perdure enqueue report --json '{"month": "2027-01"}' --delay 10m
   perdure enqueue ingest --from files.jsonl
+  perdure enqueue shell --follow -- ./nightly.sh --fast
 """
 
+#: The kind whose arguments are a command (config/shell.py).
+_SHELL = "shell"
 
-@click.command(epilog=_EXAMPLES)
+
+@click.command(cls=AfterDashes, epilog=_EXAMPLES)
 @click.argument("kind", metavar="[KIND]", required=False)
-@click.argument("pairs", metavar="[KEY=VALUE | KEY:=JSON]...", nargs=-1)
+@click.argument("pairs", metavar="[KEY=VALUE | KEY:=JSON]... [-- COMMAND...]", nargs=-1)
 @click.option("--json", "args_json", metavar="OBJ", help="The arguments as a JSON object; KEY=VALUE is added to it.")
 @click.option(
     "--from",
@@ -81,7 +86,7 @@ def enqueue(
     if source is None:
         from perdure.cli.bulk import Batch
 
-        batch = Batch([_one(template, pairs, args_json)], "", [])
+        batch = Batch([_one(ctx, template, pairs, args_json)], "", [])
         if options["payload_file"] is not None:
             from perdure.payload import prepare
 
@@ -150,10 +155,22 @@ def _template(kind: str | None, options: dict[str, Any]) -> JobSpec:
     )
 
 
-def _one(template: JobSpec, pairs: tuple[str, ...], args_json: str | None) -> JobSpec:
+def _one(ctx: click.Context, template: JobSpec, pairs: tuple[str, ...], args_json: str | None) -> JobSpec:
     from msgspec.structs import replace
 
     from perdure.cli.arguments import object_text, parse_object, parse_pairs
 
     base = None if args_json is None else parse_object(args_json, "--json")
+    if template.kind == _SHELL:
+        words = words_after_dashes(ctx)
+        if words is None and pairs and not any("=" in pair for pair in pairs):
+            shown = " ".join(pairs)
+            raise click.UsageError(f"a command stands after two dashes: perdure enqueue shell -- {shown}", ctx)
+        # With the kind after the dashes, too, all the others are the command.
+        count = min(len(words or ()), len(pairs))
+        pairs, command = pairs[: len(pairs) - count], pairs[len(pairs) - count :]
+        if not command and not pairs and not base:
+            raise click.UsageError("which command? perdure enqueue shell -- PROGRAM [ARGUMENT]...", ctx)
+        if command:
+            base = shell_arguments(command) | (base or {})
     return replace(template, args=object_text(parse_pairs(pairs, base)))

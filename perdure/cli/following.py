@@ -105,6 +105,8 @@ def _follow_log(session: Session, settings: Settings, job_id: int) -> Session:
 
 def _lines_before(session: Session, job_id: int, story: str) -> list[str]:
     """What the log has before the story, which is only the end of a large one."""
+    from perdure.daemon.joblog import STORY_BYTES
+
     log = "".join(piece.text for piece in _pieces(session, job_id)).encode()
     begin = story.encode()
     # A log may repeat itself: the right place is where its last STORY_BYTES begin, if it has not grown since.

@@ -13,6 +13,9 @@ from perdure.cli.options import config_option, json_option
 if TYPE_CHECKING:
     from perdure.wire.data import KindSpec
 
+#: Columns of text where there is no terminal that has a width.
+_WIDTH = 100
+
 
 @click.command()
 @json_option
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 def kinds(as_json: bool, config: Path | None) -> None:
     """List the kinds of jobs that the loaded handlers declare.
 
-    With --json, one object per line.
+    Lane, module and what a narrow terminal cuts off are in the output of --json, one object per line.
     """
     from perdure.wire.control import ListKinds
 
@@ -46,33 +49,33 @@ def _document(spec: KindSpec) -> dict[str, object]:
 
 
 def _print(specs: list[KindSpec]) -> None:
-    from perdure.cli.table import Column, print_table
+    from perdure.cli.table import Column, table_lines, terminal_width
     from perdure.cli.text import span
 
     columns = (
         Column("KIND", flexible=True),
         Column("ARGUMENTS", flexible=True),
-        Column("LANE"),
+        Column("NEEDS", flexible=True),
         Column("QUEUE", flexible=True),
         Column("TRIES", right=True),
         Column("TIMEOUT", right=True),
-        Column("MODULE", flexible=True),
         Column("WHAT IT DOES", flexible=True),
     )
     rows = [
         (
             spec.name,
-            _signature(spec),
-            spec.lane,
+            _signature(spec) or None,
+            ", ".join(spec.needs) or None,
             spec.queue,
             spec.max_attempts,
             span(spec.timeout_ms) if spec.timeout_ms else None,
-            spec.module or None,
             spec.doc.strip().split("\n")[0] or None,
         )
         for spec in sorted(specs, key=lambda spec: spec.name)
     ]
-    print_table(columns, rows)
+    # Signatures are long: without a terminal the lines would have no end. Programs take --json, which cuts nothing.
+    for line in table_lines(columns, rows, terminal_width() or _WIDTH):
+        click.echo(line)
 
 
 def _signature(spec: KindSpec) -> str:

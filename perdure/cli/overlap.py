@@ -20,8 +20,6 @@ class Overlap(Generic[T]):
         self._chars = 0
         #: What the story is expected to repeat; None: it has not been looked for yet.
         self._expected: deque[T] | None = deque()
-        #: The story had nothing in common with what was shown: something may be shown twice, or missing.
-        self.lost = False
 
     def restarted(self) -> None:
         """From here on a story is told again."""
@@ -31,7 +29,6 @@ class Overlap(Generic[T]):
         """A piece of a story: those of `items` that are new."""
         if self._expected is None:
             self._expected = self._find(items)
-            self.lost = bool(self._shown) and not self._expected
         known = 0
         while known < len(items) and self._expected and self._expected[0] == items[known]:
             self._expected.popleft()

@@ -90,8 +90,11 @@ def _print(views: list[QueueView]) -> None:
 
     now = SystemClock().now_ms()
     width = terminal_width()
-    titles = _STATES if width is None or width >= _FULL_TITLES_WIDTH else _SHORT_TITLES
     limited = any(view.when_full for view in views)
+    wide = width is None or width >= _FULL_TITLES_WIDTH + 30 * limited
+    # On a narrow terminal limits take the place of what has ended.
+    states = _STATES if wide or not limited else _STATES[:5]
+    titles = states if wide else _SHORT_TITLES[: len(states)]
     columns = [
         Column("QUEUE", flexible=True),
         *(Column(title.upper(), right=True) for title in titles),
@@ -103,7 +106,7 @@ def _print(views: list[QueueView]) -> None:
         (
             [
                 view.name,
-                *(f"{view.counts.get(state, 0):,}" for state in _STATES),
+                *(f"{view.counts.get(state, 0):,}" for state in states),
                 *(_limits(view) if limited else []),
                 None if view.paused_at is None else f"{ago(view.paused_at, now)} by {view.paused_by}",
             ]

@@ -33,7 +33,8 @@ def status(ctx: click.Context, as_json: bool, config: Path | None) -> None:
     if as_json:
         from perdure.cli.documents import document, print_document
 
-        print_document({"running": live, **document(found)})
+        workers = [document(worker) for worker in found.workers]
+        print_document({"running": live, **document(found), "workers": workers})
     else:
         _print(found, live)
     if not live:
@@ -42,9 +43,11 @@ def status(ctx: click.Context, as_json: bool, config: Path | None) -> None:
 
 
 def _print(found: Status, live: bool) -> None:
+    from perdure.cli.lag_text import lagging
     from perdure.cli.table import print_pairs
     from perdure.cli.text import clean, paint, size, span
 
+    lag = lagging(found)
     counts = [f"{found.counts.get(state, 0):,} {state}" for state in _STATES if found.counts.get(state)]
     print_pairs(
         (
@@ -61,7 +64,8 @@ def _print(found: Status, live: bool) -> None:
                 f"{found.jobs_done:,} since the start, {found.jobs_per_second:,.1f}/s on average" if live else None,
             ),
             ("memory", f"{size(found.rss_bytes)}, CPU {span(found.cpu_seconds * 1000)}" if live else None),
-            ("loop lag", f"{found.loop_lag_ms_max:.1f} ms at most" if live else None),
+            ("loop lag", paint(lag, "yellow") if lag else None),
+            ("subscribers", _subscribers(found)),
             ("spool", size(found.spool_bytes) if found.spool_bytes else None),
             ("free disk", size(found.disk_free_bytes) if live else None),
         )
@@ -70,6 +74,14 @@ def _print(found: Status, live: bool) -> None:
         _print_workers(found.workers)
     for warning in found.warnings:
         click.echo(f"{paint('warning', 'yellow')}  {clean(warning)}")
+
+
+def _subscribers(found: Status) -> str | None:
+    """Nothing while nobody has ever been too slow and nobody follows anything."""
+    if not (found.subscribers or found.events_skipped):
+        return None
+    skipped = f", {found.events_skipped:,} entries skipped since the start" if found.events_skipped else ""
+    return f"{found.subscribers:,}{skipped}"
 
 
 def _print_workers(workers: list[WorkerView]) -> None:

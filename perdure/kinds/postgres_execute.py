@@ -15,6 +15,8 @@ try:
 except ImportError as error:
     raise ImportError("the kind postgres.execute needs asyncpg; install perdure[postgres]") from error
 
+from perdure.kinds.postgres_values import translate
+
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
@@ -31,7 +33,8 @@ async def execute(
     such as "1m", or seconds. Without `args` and with nothing to return there may be several statements.
 
     Result: {"status": "INSERT 0 1"}, or {"rows": […]} (up to 1,000 rows or 256 KiB, then "truncated" is true), or
-    {"done_before": true} when another job with the key was first. Mistakes in statement or values are permanent.
+    {"done_before": true} when another job with the key was first. Values that JSON has no word for are text. Mistakes
+    in statement or values are permanent.
     """
     limit = seconds(timeout)
     values = [json.dumps(value) if isinstance(value, dict) else value for value in args or []]
@@ -66,7 +69,7 @@ async def _run(connection: PoolConnectionProxy, sql: str, values: list[Any]) -> 
         return {"status": statement.get_statusmsg()}
     async with connection.transaction():
         cursor = await statement.cursor(*values)
-        return bounded(await cursor.fetch(MOST_ROWS + 1))
+        return bounded(await cursor.fetch(MOST_ROWS + 1), translate)
 
 
 async def _prepare(connection: PoolConnectionProxy, sql: str) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from perdure.adapters.call import JobCall
 from perdure.adapters.last_good import MOST_KEPT
 from perdure.clock import SystemClock
-from perdure.errors import BreakerOpen, JobTimeout, Permanent, Unavailable
+from perdure.errors import BreakerOpen, JobCancelled, JobTimeout, Permanent, Unavailable
 from tests.adapters.guard_rig import NAME, Conflict, Gone, Refusal, Rig, Service, forever
 from tests.support.wait import async_wait_until
 
@@ -151,7 +151,7 @@ async def test_an_exception_that_takes_no_mark_is_raised_all_the_same() -> None:
 # --- what is left alone
 
 
-@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit, GeneratorExit, JobTimeout])
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit, GeneratorExit, JobTimeout, JobCancelled])
 async def test_what_is_no_failure_passes_untouched(signal: type[BaseException]) -> None:
     """The end of a job or of the process would count as an outage, be repeated, or come out as something else."""
     rig, error = Rig(), signal()

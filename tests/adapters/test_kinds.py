@@ -20,12 +20,14 @@ from perdure.kinds import BUILTIN
 from perdure.kinds.neo4j_execute import execute as neo4j_execute
 from perdure.kinds.plain import MOST_ROWS, bounded, plain
 from perdure.kinds.postgres_execute import execute as postgres_execute
+from perdure.kinds.postgres_values import translate
 from perdure.kinds.qdrant_upsert import upsert
 from perdure.registry import registry
 from perdure.wire.dependencies import Policy, PostgresOptions, QdrantOptions
 from tests.adapters.neo4j_rig import options_for
 from tests.adapters.test_toolbox import Kit
 from tests.support.bolt_server import BoltServer
+from tests.support.qdrant_server import QdrantBench
 
 
 @asynccontextmanager
@@ -46,7 +48,7 @@ def test_each_kind_is_in_its_module() -> None:
         assert job.spec.module == module
         assert job.spec.doc
         adapter = kind.partition(".")[0]
-        assert job.spec.needs == ([] if adapter == "http" else [adapter])
+        assert job.spec.needs == ([] if adapter in ("http", "shell") else [adapter])
 
 
 # --- results
@@ -57,9 +59,25 @@ def test_values_of_databases_become_data() -> None:
     moment = datetime(2024, 5, 1, 12, tzinfo=UTC)
     number = uuid.UUID(int=7)
     assert plain({"a": (1, moment, Decimal("1.50"), b"\0\1", float("nan"), 2**80, number), 5: timedelta(hours=1)}) == {
-        "a": [1, "2024-05-01T12:00:00+00:00", "1.50", "AAE=", "nan", str(2**80), str(number)],
-        "5": 3600.0,
+        "a": [1, "2024-05-01T12:00:00+00:00", "1.50", "AAE=", "NaN", str(2**80), str(number)],
+        "5": "PT1H",
     }
+    assert plain([float("inf"), float("-inf")]) == ["Infinity", "-Infinity"]
+
+
+@pytest.mark.parametrize(
+    ("span", "text"),
+    [
+        (timedelta(), "PT0S"),
+        (timedelta(days=3), "P3D"),
+        (timedelta(days=1, hours=2, minutes=3, seconds=4, microseconds=500_000), "P1DT2H3M4.5S"),
+        (timedelta(microseconds=1), "PT0.000001S"),
+        (timedelta(hours=-36), "-P1DT12H"),
+    ],
+)
+def test_a_span_of_time_is_iso_text(span: timedelta, text: str) -> None:
+    """A number of seconds loses digits, and does not say that it is a span."""
+    assert plain(span) == text
 
 
 def test_rows_are_bounded() -> None:
@@ -86,6 +104,41 @@ async def test_a_statement_tells_its_status_or_its_rows(postgres_dsn: str) -> No
         assert await run(ctx, "VACUUM t") == {"status": "VACUUM"}
         day = await run(ctx, "SELECT $1::text::date AS day", ["2024-05-01"])
         assert day == {"rows": [{"day": "2024-05-01"}]}
+
+
+@pytest.mark.parametrize(
+    ("sql", "value"),
+    [
+        ("'infinity'::timestamptz", "infinity"),
+        ("'-infinity'::timestamp", "-infinity"),
+        ("'infinity'::date", "infinity"),
+        ("'2024-05-01'::date", "2024-05-01"),
+        ("'NaN'::float8", "NaN"),
+        ("'-Infinity'::float8", "-Infinity"),
+        ("'1 day 02:00'::interval", "P1DT2H"),
+        ("int4range(1, 5)", "[1,5)"),
+        ("int4range(NULL, 5)", "(,5)"),
+        ("int4range(1, 1)", "empty"),
+        ("tstzrange('2024-05-01 00:00+00', 'infinity', '[]')", "[2024-05-01T00:00:00+00:00,infinity]"),
+        ("('{[1,2),[5,7)}'::int4multirange)", ["[1,2)", "[5,7)"]),
+        ("ARRAY[int4range(1, 2)]", ["[1,2)"]),
+        ("B'0101'", "0101"),
+        ("'[(0,0),(1,2)]'::path", {"closed": False, "points": [[0.0, 0.0], [1.0, 2.0]]}),
+        ("ROW(1, 'infinity'::timestamp)::pair_of_kinds", {"n": 1, "at": "infinity"}),
+    ],
+)
+async def test_values_that_json_has_no_word_for_say_what_they_are(postgres_dsn: str, sql: str, value: object) -> None:
+    """Somebody would read the year 9999, or the words of a Python object, where the database says infinity."""
+    async with context(postgres=PostgresOptions(dsn=postgres_dsn)) as ctx:
+        run = postgres_execute.function
+        made = "DO $$ BEGIN CREATE TYPE pair_of_kinds AS (n int, at timestamp); EXCEPTION WHEN OTHERS THEN END $$"
+        await run(ctx, made)
+        assert await run(ctx, f"SELECT {sql} AS v") == {"rows": [{"v": value}]}
+
+
+def test_a_bound_with_signs_of_a_range_is_quoted() -> None:
+    """Where the range ends could not be told."""
+    assert translate(asyncpg.Range('a,"b', "c d", upper_inc=True)) == '["a,\\"b","c d"]'
 
 
 async def test_a_statement_with_a_key_takes_effect_once(postgres_dsn: str) -> None:
@@ -167,3 +220,36 @@ async def test_a_point_that_is_none_is_named(tmp_path: Path, point: dict[str, An
     async with context(qdrant=QdrantOptions(path=str(tmp_path / "points"))) as ctx:
         with pytest.raises(InvalidArguments, match=r"points\[1\]"):
             await upsert.function(ctx, "docs", [{"id": 2, "vector": [1.0]}, point])
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**64, True, 1.0, "seven", "", "123e4567-e89b-12d3-a456-42661417400", [1]])
+async def test_an_id_that_is_none_is_named_before_anything_is_sent(tmp_path: Path, wrong: object) -> None:
+    """Qdrant refuses all points of the request, and the job would be tried again until no attempt is left."""
+    async with context(qdrant=QdrantOptions(path=str(tmp_path / "points"))) as ctx:
+        with pytest.raises(InvalidArguments, match=r"points\[1\]: the id .* UUID"):
+            await upsert.function(ctx, "docs", [{"id": 2, "vector": [1.0]}, {"id": wrong, "vector": [1.0]}])
+
+
+async def test_ids_in_every_form_are_taken(qdrant_bench: QdrantBench) -> None:
+    """A check that knows less than the server would refuse what works."""
+    ids = [0, 2**63, "123e4567-e89b-12d3-a456-426614174000", "123E4567E89B12D3A456426614174001"]
+    host, port = qdrant_bench.address
+    options = QdrantOptions(url=f"http://{host}:{port}", api_key_file=qdrant_bench.api_key_file)
+    async with context(qdrant=options) as ctx:
+        given = [{"id": one, "vector": [1.0, 0.0]} for one in ids]
+        done = await upsert.function(ctx, f"ids-{uuid.uuid4().hex}", given, distance="Dot")
+        assert done == {"status": "completed", "points": len(ids)}
+
+
+async def test_points_that_qdrant_does_not_take_are_permanent(qdrant_bench: QdrantBench) -> None:
+    """Their size does not fit the collection, and will not at the next attempt."""
+    host, port = qdrant_bench.address
+    options = QdrantOptions(url=f"http://{host}:{port}", api_key_file=qdrant_bench.api_key_file)
+    async with context(qdrant=options) as ctx:
+        name = f"sizes-{uuid.uuid4().hex}"
+        await upsert.function(ctx, name, [{"id": 1, "vector": [1.0, 0.0]}], distance="Dot")
+        with pytest.raises(Permanent, match="qdrant does not take these points: "):
+            await upsert.function(ctx, name, [{"id": 2, "vector": [1.0, 0.0, 0.5]}])
+        with pytest.raises(Exception, match=r"(?i)not found|doesn't exist") as missing:
+            await upsert.function(ctx, f"{name}-not", [{"id": 2, "vector": [1.0]}])
+        assert not isinstance(missing.value, Permanent), "somebody may make the collection meanwhile"

@@ -17,7 +17,7 @@ from perdure.adapters.once import make_mark
 from perdure.adapters.toolbox import JobTools, Toolbox
 from perdure.adapters.view import BreakerView
 from perdure.clock import SystemClock
-from perdure.errors import BreakerOpen, CallTooLong, JobTimeout, UnknownDependency, UsageError
+from perdure.errors import BreakerOpen, CallTooLong, JobCancelled, JobTimeout, UnknownDependency, UsageError
 from perdure.wire.dependencies import BreakerState, Dependencies, Policy, QdrantOptions
 from perdure.wire.work import Observed
 from tests.support.wait import async_wait_until
@@ -210,7 +210,7 @@ async def test_a_blocking_function_may_raise_anything() -> None:
     assert untouched.threads == []
 
 
-@pytest.mark.parametrize("error", [JobTimeout, SystemExit])
+@pytest.mark.parametrize("error", [JobTimeout, JobCancelled, SystemExit])
 async def test_a_time_limit_within_a_blocking_function_is_the_jobs_alone(error: type[BaseException]) -> None:
     """It would be repeated, or count against a service that did nothing wrong."""
     kit = Kit()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from perdure.cli.main import run
 from perdure.errors import NotFound
 from perdure.wire import control
 from perdure.wire.data import Enqueued, KindSpec, Param, Verdict
+from perdure.wire.streams import News
 
 HELLO = KindSpec("hello", "sync", [Param("name", "str", required=False)], doc="Greets.")
 
@@ -41,6 +43,8 @@ class FakeQueue:
             control.WaitJobs: lambda request: [control.JobEnd(job_id, "completed") for job_id in request.ids],
             control.ReadLog: NotFound("no such job"),
         }
+        #: The messages of one subscription after the other.
+        self.news: list[list[News | Exception]] = []
         self.live = True
         self.closed = 0
         self._last_id = 0
@@ -61,6 +65,12 @@ class FakeQueue:
         """The prepared answer; no descriptors come with it."""
         return self.request(control_request, timeout_s), []
 
+    @contextlib.contextmanager
+    def subscription(self, request: control.Subscribe, timeout_s: float | None = None) -> Iterator[Iterator[News]]:
+        """The prepared messages of the next subscription; an exception among them is raised."""
+        self.requests.append(request)
+        yield _raising(self.news.pop(0))
+
     def close(self) -> None:
         """Count it: every session must be closed."""
         self.closed += 1
@@ -72,6 +82,13 @@ class FakeQueue:
     def _enqueue(self, request: control.Enqueue) -> list[Enqueued]:
         first, self._last_id = self._last_id + 1, self._last_id + len(request.jobs)
         return [Enqueued(job_id) for job_id in range(first, self._last_id + 1)]
+
+
+def _raising(messages: list[News | Exception]) -> Iterator[News]:
+    for message in messages:
+        if isinstance(message, Exception):
+            raise message
+        yield message
 
 
 def _page(request: Any, entries: list[Any]) -> list[Any]:

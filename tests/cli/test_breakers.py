@@ -159,6 +159,9 @@ def test_breakers_without_a_daemon(cli: Cli, folder: Path) -> None:
     code, out, err = cli("breaker", "list", "--json")
     assert (code, err) == (0, "")
     assert [json.loads(line)["name"] for line in out.splitlines()] == ["billing", "postgres"]
+    code, out, err = cli("breaker", "list")
+    assert (code, len(out.splitlines())) == (0, 3)
+    assert err == "perdure: no daemon is running; this is the state that was saved\n"
     assert cli("breaker", "open", "postgres", "--for", "10m", "--reason", "new disks").code == 0
     assert cli("breaker", "open", "billing").code == 0
     assert cli("breaker", "close", "billing", "--reason", "a mistake").code == 0

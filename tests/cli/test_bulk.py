@@ -95,6 +95,24 @@ def test_large_files_go_in_pieces(cli: Cli, queue: FakeQueue, monkeypatch: pytes
     assert [len(request.jobs) for request in queue.sent(control.Enqueue)] == [2, 2, 1]
 
 
+def test_pieces_for_a_queue_with_room_for_few_are_small(cli: Cli, queue: FakeQueue, folder: Path) -> None:
+    """A piece as large as the queue would wait until it is empty; one that is larger would never go in."""
+    (folder / "perdure.toml").write_text(
+        '[queues.slow]\nmax_depth = 8\nwhen_full = "block"\n[queues.other]\nmax_depth = 1\n'
+    )
+    lines = b'{"kind": "hello", "queue": "slow"}\n' * 5
+    assert cli("enqueue", "--from", "-", stdin=lines).code == 0
+    assert [len(request.jobs) for request in queue.sent(control.Enqueue)] == [2, 2, 1]
+
+
+def test_jobs_that_were_shed_are_told_of(cli: Cli, queue: FakeQueue) -> None:
+    """A whole file could end in the dead letters, and the command would say nothing."""
+    queue.answers[control.Enqueue] = [Enqueued(1, shed=True), Enqueued(2), Enqueued(3, shed=True)]
+    code, out, err = cli("enqueue", "hello", "--from", "-", stdin=b"{}\n" * 3)
+    assert (code, out) == (0, "1\n2\n3\n")
+    assert "2 jobs shed by full queues: see perdure dead list" in err
+
+
 def test_half_way_says_how_many_went_in(cli: Cli, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a failure in the middle, the user must know from which line to go on."""
     monkeypatch.setenv("PERDURE_LIMITS_BATCH", "2")

@@ -10,6 +10,7 @@ from perdure.cli.enqueueing import unknown_kind
 from perdure.errors import CallTimeout, Duplicate
 from perdure.wire import control
 from perdure.wire.data import Enqueued, JobSpec
+from perdure.wire.streams import LogText, News
 from tests.cli.conftest import Cli, FakeQueue
 
 
@@ -33,9 +34,11 @@ def test_every_option_arrives(cli: Cli, queue: FakeQueue) -> None:
     result = cli(
         *("enqueue", "hello", "--queue", "fast", "--priority", "-5", "--delay", "1m30s", "--unique", "k"),
         *("--unique-strict", "--max-attempts", "3", "--timeout", "2.5", "--tag", "a", "--tag", "b"),
+        *("--patience", "1m"),
     )
     assert result.code == 0
     assert queue.sent(control.Enqueue)[0].strict is True
+    assert queue.sent(control.Enqueue)[0].patience_ms == 60_000
     assert only_job(queue) == JobSpec(
         "hello",
         queue="fast",
@@ -97,7 +100,8 @@ def test_duplicate_prints_the_id_of_the_job_that_is_there(cli: Cli, queue: FakeQ
     """A script that goes on to wait for the id must get the one that exists."""
     queue.answers[control.Enqueue] = [Enqueued(7, duplicate=True)]
     assert cli("enqueue", "hello", "--unique", "k") == (0, "7\n", "")
-    assert cli("enqueue", "hello", "--unique", "k", "--output", "json").out == '{"id":7,"duplicate":true}\n'
+    out = cli("enqueue", "hello", "--unique", "k", "--output", "json").out
+    assert out == '{"id":7,"duplicate":true,"shed":false,"pressure":0.0}\n'
 
 
 def test_refused_by_the_daemon_is_exit_code_5(cli: Cli, queue: FakeQueue) -> None:
@@ -132,13 +136,13 @@ def test_wait_with_json_prints_one_object_with_the_result(cli: Cli, queue: FakeQ
     queue.answers[control.WaitJobs] = [control.JobEnd(1, "completed", result='{"n": 1.50}')]
     code, out, _ = cli("enqueue", "hello", "--wait", "--output", "json")
     assert code == 0
-    assert out == '{"id":1,"duplicate":false,"state":"completed","result":{"n": 1.50},"error":null}\n'
+    start = '{"id":1,"duplicate":false,"shed":false,"pressure":0.0,'
+    assert out == f'{start}"state":"completed","result":{{"n": 1.50}},"error":null}}\n'
 
 
 def test_follow_prints_the_output_until_the_job_has_ended(cli: Cli, queue: FakeQueue) -> None:
     """--follow must neither lose the first lines nor hang after the last one."""
-    pieces = iter([control.LogPiece(0, 4, "one\n", False), control.LogPiece(4, 8, "two\n", True)])
-    queue.answers[control.ReadLog] = lambda request: next(pieces, control.LogPiece(8, 8, "", True))
+    queue.news = [[News(1, [LogText(1, "one\n", 1)]), News(1, [LogText(1, "two\n", 1)], ended=True)]]
     code, out, _ = cli("enqueue", "hello", "--follow")
     assert (code, out) == (0, "1\none\ntwo\n")
 

@@ -245,6 +245,27 @@ def test_queues_fit_a_narrow_terminal(cli: Cli, queue: FakeQueue) -> None:
     assert [len(re.sub(r"\x1b\[[0-9;]*m", "", line)) <= 80 for line in lines] == [True, True]
 
 
+def test_queues_with_limits(cli: Cli, queue: FakeQueue) -> None:
+    """Nobody could see how near a queue is to its limit, or what happens there."""
+    counts = dict.fromkeys(STATES, 2_000)
+    queue.answers[control.ListQueues] = [
+        QueueView("mail", counts, max_depth=10_000, when_full="block", pressure=0.8),
+        QueueView("sms", {"available": 3}, max_depth=9, max_age_ms=90_000, when_full="shed", pressure=1.25),
+        QueueView("free", {"available": 3}),
+    ]
+    out = cli("queue", "list").out
+    rows = [line.split() for line in out.splitlines()]
+    assert rows[0][8:11] == ["DEPTH", "FULL", "THEN"]
+    assert rows[1][8:11] == ["8,000/10,000", "80%", "block"]
+    assert "3/9 or 1m 30s" in out
+    assert "125%" in out
+    assert rows[3][8:11] == ["3", "-", "-"]
+    lines = cli("queue", "list", tty=True).out.splitlines()
+    assert [len(re.sub(r"\x1b\[[0-9;]*m", "", line)) <= 80 for line in lines] == [True] * 4
+    assert "block" in lines[1]
+    assert json.loads(cli("queue", "list", "--json").out.splitlines()[1])["pressure"] == 1.25
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -283,6 +304,26 @@ def test_kinds(cli: Cli, queue: FakeQueue) -> None:
     assert json.loads(cli("kinds", "--json").out)["params"][0] == {"name": "path", "type": "str", "required": True}
 
 
+def test_kinds_fit_a_screen_and_say_what_they_need(cli: Cli, queue: FakeQueue) -> None:
+    """Wide lines wrap into each other; and which kinds wait when a database is away could not be seen."""
+    from perdure.cli.text import cells
+
+    params = [Param(f"parameter_{n}", "dict[str, list[int]]", False) for n in range(5)]
+    queue.answers[control.ListKinds] = [
+        KindSpec("qdrant.upsert", "async", params, queue="vectors", needs=["qdrant", "billing-api"], doc="Long. " * 40),
+        KindSpec("plain", "sync", [], max_attempts=3, timeout_ms=60_000),
+    ]
+    for tty in (False, True):
+        head, plain, upsert = cli("kinds", tty=tty).out.splitlines()
+        assert "NEEDS" in head
+        assert plain.split()[:3] == ["plain", "-", "-"]
+        assert "qdrant.upsert" in upsert
+        assert tty or "qdrant, b" in upsert
+        assert max(map(cells, (plain, upsert))) <= (80 if tty else 100)
+    found = json.loads(cli("kinds", "--json").out.splitlines()[0])
+    assert (found["needs"], found["lane"]) == (["qdrant", "billing-api"], "async")
+
+
 def test_status(cli: Cli, queue: FakeQueue) -> None:
     """The daemon at a glance, its warnings included."""
     queue.answers[control.GetStatus] = control.Status(
@@ -296,9 +337,12 @@ def test_status(cli: Cli, queue: FakeQueue) -> None:
         dead=3,
         workers=[control.WorkerView(1, 6, "ready", [44], 2, 5 << 20, 10, 5.0)],
         warnings=["durability is normal"],
+        subscribers=2,
+        events_skipped=1204,
     )
     code, out, err = cli("status")
     assert (code, err) == (0, "")
+    assert "2, 1,204 entries skipped since the start" in out
     for words in ("1,200 available", "durability normal", "up 1h 1m", "5.0 MiB", "44", "durability is normal"):
         assert words in out
     found = json.loads(cli("status", "--json").out)

@@ -237,6 +237,10 @@ def test_kinds_without_their_database(tmp_path: Path) -> None:
         ("postgres.dsn", "postgresql://me:hunter2@[db/app", "is no address"),
         ("postgres.dsn", "postgresql://me@db/app?password=hunter2", "name a password_file"),
         ("postgres.dsn", "postgresql://me@db:99999/app", "port"),
+        ("postgres.dsn", "postgresql://me:hunter2@db/app?sslmode=bogus", 'must have "disable"'),
+        ("postgres.dsn", "postgresql://db/app?application_name=a&sslmode=verify-ful", 'did you mean "verify-full"?'),
+        ("postgres.dsn", "postgresql://db/app?sslmode=", "as sslmode"),
+        ("postgres.dsn", "postgresql://db/app?sslmode=REQUIRE", "as sslmode"),
         ("neo4j.uri", "http://graph:7474", 'must begin with "neo4j://"'),
         ("neo4j.uri", "bolt://", "must name a host"),
         ("neo4j.uri", "bolt://ada:hunter2@graph", "must not have a user or password"),
@@ -263,6 +267,7 @@ def test_addresses(tmp_path: Path, key: str, value: str, said: str) -> None:
         "postgres://me:p%40ss@db:5432/app",
         "postgresql://me@[::1]:5432,other:5433/app?target_session_attrs=primary",
         "postgresql://%2Frun%2Fpostgresql/app",
+        *(f"postgresql://db/app?sslmode={mode}" for mode in ("disable", "prefer", "require", "verify-ca", "verify-full")),
     ],
 )
 def test_addresses_that_libpq_takes(tmp_path: Path, dsn: str) -> None:

@@ -182,9 +182,9 @@ async def swallow() -> None:
 
 
 @job("block_loop")
-async def block_loop() -> None:
+async def block_loop(seconds: float = 60) -> None:
     """Stop the loop of the worker."""
-    time.sleep(60)
+    time.sleep(seconds)
 
 
 @job("nap")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,10 @@ import pytest
 from perdure.client import Client
 from perdure.errors import CallTimeout, ChannelClosed, DaemonStopping, QueueFull
 from perdure.wire.control import Ping
-from perdure.wire.data import JobFilter, JobSpec, QueueView
+from perdure.wire.data import JobFilter, JobSpec, JobView, QueueView
 from tests.daemon.e2e import QUICK, dead_letter, errors_of, make_daemon, query, running
 from tests.support.daemon import Daemon
-from tests.support.wait import async_wait_until, wait_until
+from tests.support.wait import wait_until
 
 LIMITS = """
 [queues.refuse]
@@ -51,15 +50,15 @@ def client(daemon: Daemon) -> Iterator[Client]:
             one.cancel_sync([view.id])
 
 
-def waiting(client: Client, queue: str | None = None) -> list[JobSpec]:
+def waiting(client: Client, queue: str | None = None) -> list[JobView]:
     """The jobs that wait, newest first."""
     states = ["available", "scheduled", "retryable", "parked"]
-    return client.list_sync(JobFilter(states=states, queue=queue))  # type: ignore[return-value]  # views have the same names
+    return client.list_sync(JobFilter(states=states, queue=queue))
 
 
 def ids(client: Client, queue: str) -> list[int]:
     """The ids of the jobs that wait, oldest first."""
-    return sorted(view.id for view in waiting(client, queue))  # type: ignore[attr-defined]
+    return sorted(view.id for view in waiting(client, queue))
 
 
 def view_of(client: Client, queue: str) -> QueueView:
@@ -225,6 +224,21 @@ def test_a_long_file_goes_in_as_fast_as_it_is_worked_off(daemon: Daemon, client:
     assert len(done.stdout.split()) == 25
 
 
+async def test_many_producers_before_a_small_queue(daemon: Daemon, client: Client) -> None:
+    """A wake-up would be missed, and a producer wait until its patience ends although the queue is empty."""
+    client.resume_sync("block")
+
+    async def produce(number: int) -> list[int]:
+        async with daemon.client() as one:
+            placed = [await one.enqueue("echo", {"value": number}, queue="block", patience=30) for _ in range(25)]
+            return [job.id for job in placed]
+
+    taken = [job_id for part in await asyncio.gather(*map(produce, range(8))) for job_id in part]
+    assert len(set(taken)) == 200
+    assert {end.state for end in client.wait_sync(taken, 30)} == {"completed"}
+    assert view_of(client, "block").pressure == 0.0
+
+
 def test_a_stop_tells_those_who_wait(tmp_path: Path) -> None:
     """A producer would hang until the daemon is gone, and not know whether its job is in."""
     daemon = make_daemon(tmp_path, QUICK + LIMITS)
@@ -301,7 +315,7 @@ def test_the_command_line_tells_of_a_shed_job(daemon: Daemon, client: Client) ->
 # --- age, and restarts
 
 
-async def test_a_queue_whose_jobs_wait_too_long_is_full(daemon: Daemon, client: Client) -> None:
+def test_a_queue_whose_jobs_wait_too_long_is_full(daemon: Daemon, client: Client) -> None:
     """A queue that nobody works off would take jobs for ever, as long as it has no limit of depth."""
     first = client.enqueue_sync("noop", queue="old")
 
@@ -317,12 +331,7 @@ async def test_a_queue_whose_jobs_wait_too_long_is_full(daemon: Daemon, client: 
     client.resume_sync("old")
     client.wait_sync(first.id, 20)
 
-    async def taken() -> bool:
-        with suppress(QueueFull):
-            return client.enqueue_sync("noop", queue="old").id > 0
-        return False
-
-    await async_wait_until(taken, 10, "the queue to take jobs again")
+    wait_until(lambda: not refused(), 10, "the queue to take jobs again")
 
 
 def test_a_restart_keeps_limits(tmp_path: Path) -> None:

@@ -175,6 +175,18 @@ def test_ended() -> None:
     """What has ended waits for nothing."""
     assert explain(job("completed", finalized_at=NOW - 90_000)).text.startswith("It completed 1m30s ago.")
     assert explain(job("cancelled", finalized_at=NOW)).because == "cancelled"
+    errors = '[{"type":"JobCancelled","message":"cancelled by ann, ended after 3.2 s"}]'
+    stopped = explain(job("cancelled", attempt=1, finalized_at=NOW - 4_000, errors=errors))
+    assert stopped.text.startswith("It was stopped 4s ago, JobCancelled: cancelled by ann, ended after 3.2 s. `perdure")
+    assert explain(job("cancelled", finalized_at=NOW, errors=errors)).text.startswith("It was taken back")
+
+
+def test_being_cancelled() -> None:
+    """Who looks at a job that will not end would not learn that it is about to be killed."""
+    place = Place(5, 11, NOW - 60_000, cancelled_by="ann", grace_ms=3_000)
+    found = explain(job("running", timeout_ms=3_600_000), WELL._replace(place=place))
+    assert found.text.endswith("It was cancelled by ann; if it does not end in 3s, its worker is killed.")
+    assert found.seconds_left == 3
 
 
 @pytest.mark.parametrize("state", STATES)

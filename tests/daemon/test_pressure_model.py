@@ -39,6 +39,12 @@ class Asked:
     gone: bool = False
 
 
+def asked_by(entry: Waiting) -> Asked:
+    """Whose place in the line this is."""
+    assert isinstance(entry.ticket, Asked)
+    return entry.ticket
+
+
 class World(RuleBasedStateMachine):
     """What is on disk, what runs, what is to be committed next, and who waits."""
 
@@ -170,7 +176,7 @@ class World(RuleBasedStateMachine):
             self.sheds[name] = self.sheds.get(name, 0) + surplus
 
     def advance(self) -> None:
-        for entry, outcome in self.core.advance(NOW, lambda entry: entry.ticket.gone):
+        for entry, outcome in self.core.advance(NOW, lambda entry: asked_by(entry).gone):
             (asked,) = [asked for asked in self.line if asked.entry is entry]
             assert not asked.gone
             lines = set(asked.needs) & {"b", "c"}
@@ -195,7 +201,7 @@ class World(RuleBasedStateMachine):
         entries = {asked.entry for asked in self.line if not asked.gone}
         assert entries <= set(self.core.in_line)
         left = {entry for entry in self.core.in_line if entry not in entries}
-        assert all(entry.ticket.gone for entry in left)
+        assert all(asked_by(entry).gone for entry in left)
 
     @invariant()
     def gauges_are_right(self) -> None:

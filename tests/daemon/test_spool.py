@@ -11,12 +11,14 @@ import threading
 from collections.abc import Collection
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from perdure.daemon import spool_file
 from perdure.daemon.spool import Spool, check_path, copy_file, explain, look, partials_of, remove_files
 from perdure.daemon.spool_file import SpoolFile, check_unchanged, open_spooled
 from perdure.errors import InvalidOption, NotFound, PayloadChanged, StoreFull
+from perdure.store.models import Committed, Turn
 from perdure.wire.data import Blob
 from tests.support.disks import small_disk_at
 
@@ -238,3 +240,14 @@ def test_a_touched_payload_is_read_again(tmp_path: Path) -> None:
     with pytest.raises(PayloadChanged, match="2 bytes, and had 5"):
         check_unchanged(fd, blob, "it")
     os.close(fd)
+
+
+def test_results_that_come_too_late_are_named() -> None:
+    """The file of an outcome that was refused would stay; or a sweep would take one that is about to be committed."""
+    spool = Spool(Path("/nowhere"), LIMIT)
+    blobs = [msgspec.json.encode(Blob(1, "", spool=name)).decode() for name in ("a", "b", "c")]
+    assert spool.told([(1, blobs[0]), (2, blobs[1]), (3, blobs[2])], stale=[2]) == ["b"]
+    assert spool.pending == {"a", "c"}
+    turn = Turn(0, spooled=[(1, 7, blobs[0]), (3, 7, blobs[2])])
+    assert spool.committed(turn, Committed(stale=[(3, 7), (1, 6)])) == ["c"]
+    assert spool.pending == set()

@@ -69,12 +69,13 @@ async def test_depth_stands_between_two_turns(open_desk: OpenDesk) -> None:
         between = asyncio.ensure_future(desk.store.depths({"default": 99}))
         await asyncio.sleep(0)
         after = asyncio.ensure_future(desk.enqueue(new_job()))
-        done = {}
-        for name, task in (("before", before), ("between", between), ("after", after)):
-            task.add_done_callback(lambda _, name=name: done.setdefault(name, len(done)))
+        done: list[str] = []
+        before.add_done_callback(lambda _: done.append("before"))
+        between.add_done_callback(lambda _: done.append("between"))
+        after.add_done_callback(lambda _: done.append("after"))
         await asyncio.gather(before, between, after)
         assert between.result()["default"].waiting == 3
-        assert list(done) == ["before", "between", "after"]
+        assert done == ["before", "between", "after"]
 
 
 async def test_which_unique_keys_are_held(open_desk: OpenDesk) -> None:

@@ -159,3 +159,8 @@ async def tell_later(ctx: Context) -> None:
 def quiet(seconds: float) -> None:
     """Say nothing for a while."""
     time.sleep(seconds)
+
+
+@job("nothing")
+def nothing() -> None:
+    """Do nothing."""

@@ -16,6 +16,7 @@ def test_a_worker_and_its_supervisor_see_the_same(tmp_path: Path) -> None:
     theirs = RecorderPage.from_fd(ours.fileno())
     theirs.set_pid(123)
     theirs.beat()
+    theirs.note_lag(101.25, 16.001)
     theirs.slot_writer(0).begin(2**62, 3, 2**60, 1500)
     last = theirs.slot_writer(2)
     last.begin(5, 1, 10, None)
@@ -23,6 +24,7 @@ def test_a_worker_and_its_supervisor_see_the_same(tmp_path: Path) -> None:
     last.finish()
     assert [slot.job_id for slot in ours.executing()] == [2**62]
     assert (ours.pid, ours.heartbeat, ours.progress) == (123, 1, 1)
+    assert ours.lag == (101.25, 16.001)
     theirs.close()
     ours.close()
 

@@ -1,0 +1,76 @@
+"""Payloads as a producer prepares them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from perdure.errors import InvalidOption
+from perdure.payload import prepare, result_file, result_value
+from perdure.wire.control import ResultView
+from perdure.wire.data import Blob, JobSpec
+from perdure.wire.packet import SEALS
+
+
+def test_a_named_file_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon would look for it in its own folder, or could not tell whether it has changed."""
+    (tmp_path / "data").write_bytes(b"12345")
+    monkeypatch.chdir(tmp_path)
+    payload, spec = prepare("data"), JobSpec("k")
+    payload.put_into(spec)
+    found = (tmp_path / "data").stat()
+    sha256 = hashlib.sha256(b"12345").hexdigest()
+    assert spec.blob == Blob(5, sha256, path=str(tmp_path / "data"), mtime_ns=found.st_mtime_ns)
+    assert (spec.blob_fd, payload.fds) == (None, [])
+
+
+@pytest.mark.parametrize("content", [b"12345", bytearray(b"12345"), memoryview(b"1x2x3x4x5")[::2], b""])
+def test_bytes_become_sealed_memory(content: bytes) -> None:
+    """They could be changed while they are copied; or a view with gaps would be sent with its gaps."""
+    payload, spec = prepare(content), JobSpec("k")
+    payload.put_into(spec)
+    (fd,) = payload.fds
+    assert (spec.blob, spec.blob_fd) == (None, 0)
+    assert os.pread(fd, 100, 0) == bytes(content)
+    assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
+    payload.close()
+
+
+def test_a_file_that_is_spooled_is_only_opened(tmp_path: Path) -> None:
+    """It would be read twice; or the time that its copy takes would be the time for an ordinary request."""
+    with (tmp_path / "data").open("wb") as file:
+        file.truncate(1 << 30)
+    payload = prepare(tmp_path / "data", spool=True)
+    assert (payload.blob, len(payload.fds)) == (None, 1)
+    assert payload.seconds() > 100
+    payload.close()
+
+
+def test_what_is_no_payload_is_refused(tmp_path: Path) -> None:
+    """A fifo would hang the producer; the others would fail hours later in a worker."""
+    os.mkfifo(tmp_path / "fifo")
+    for source in (tmp_path, tmp_path / "fifo", tmp_path / "gone", "/dev/null", "a\0b"):
+        for spool in (False, True):
+            with pytest.raises(InvalidOption):
+                prepare(source, spool)
+    with pytest.raises(InvalidOption, match="spool"):
+        prepare(None, spool=True)
+
+
+def test_results_are_what_the_handler_returned(tmp_path: Path) -> None:
+    """Bytes would be parsed, JSON left as text, or a descriptor left open."""
+    (tmp_path / "data").write_bytes(b'{"a": 1}')
+
+    def fds() -> list[int]:
+        return [os.open(tmp_path / "data", os.O_RDONLY)]
+
+    assert result_value(ResultView('{"a": 1}'), []) == {"a": 1}
+    assert result_value(ResultView(None), []) is None
+    assert result_value(ResultView(blob=Blob(8, "")), fds()) == b'{"a": 1}'
+    assert result_value(ResultView(blob=Blob(8, "", json=True)), fds()) == {"a": 1}
+    with result_file(ResultView("[1]"), []) as file:
+        assert file.read() == b"[1]"
