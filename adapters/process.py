@@ -97,18 +97,18 @@ async def run(wishes: Wishes, around: Surroundings) -> Completed:
         os.close(stdin)
     # A task of its own: who waits for it may be cancelled, and more than once; its steps are done all the same.
     life = asyncio.get_running_loop().create_task(command.live(), name=f"command {wishes.program}")
-    cancelled: asyncio.CancelledError | None = None
+    is_cancelled = False
     while not life.done():
         try:
             await asyncio.wait({life})
-        except asyncio.CancelledError as error:
-            cancelled = error
+        except asyncio.CancelledError:
+            is_cancelled = True
             command.stop("given up")
-    if cancelled is None:
+    if not is_cancelled:
         return life.result()
     if not life.cancelled():
         life.exception()  # looked at: there is nobody left to hear of it
-    raise cancelled
+    raise asyncio.CancelledError
 
 
 async def _standard_input(data: bytes | None) -> int:

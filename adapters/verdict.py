@@ -13,7 +13,7 @@ from perdure.classify import class_names, is_passing
 class Verdict(Enum):
     """What the guard does with a failed call."""
 
-    #: Network, server starting or stopping, pool, timeout. Repeated within the call; counts against the breaker.
+    #: Network, server starting or stopping, timeout. Repeated within the call; counts against the breaker.
     UNAVAILABLE = "unavailable"
     #: Wrong credentials, unknown database, TLS, wrong protocol. Not repeated; counts against the breaker.
     REFUSED = "refused"

@@ -15,8 +15,9 @@ from perdure.daemon.delivery import Delivery
 from perdure.daemon.follower import Follower
 from perdure.daemon.late import Latecomers
 from perdure.daemon.news_of_turns import ENDS, Facts, TurnNews, ended_ids
-from perdure.daemon.roll import UNKNOWN, Roll, facts_of
-from perdure.daemon.subscriber import entry_bytes
+from perdure.daemon.roll import UNKNOWN, Roll
+from perdure.daemon.subscriber import entry_bytes, topic_of
+from perdure.daemon.wide import Wide
 from perdure.errors import DaemonStopping
 from perdure.store.contract import Store
 from perdure.store.models import ClaimedJob, Committed, Turn
@@ -74,7 +75,9 @@ class Hub:
         self.roll = Roll()
         #: Followers by the ids that they asked for.
         self.followed: Mapping[int, set[Follower]] = self.roll.by_id
-        self._delivery = Delivery(asyncio.get_running_loop(), around.send, self._remove)
+        loop = asyncio.get_running_loop()
+        self._delivery = Delivery(loop, around.send, self._remove)
+        self._wide = Wide(loop, self.roll, self._delivery)
         self._late = Latecomers(self, around)
         self._last_number = 0
         self._stopping = False
@@ -146,6 +149,7 @@ class Hub:
         """What there is of everything, for people and for tests."""
         return self.roll.figures() | {
             "progress": len(self.progress),
+            "pending": len(self._wide),
             "planned": len(self._delivery),
             "timers": int(self._delivery.armed),
             "tasks": len(self._lookups) + self._late.tasks,
@@ -158,18 +162,22 @@ class Hub:
         """A turn is on disk."""
         roll = self.roll
         if roll.count:
-            # All are made before the first is told: who ends with one of them may take its names along.
-            for change in list(TurnNews(turn, result, roll.facts, all_new=roll.wide).changes()):
-                self._tell_state(change)
-            for job_id in ended_ids(turn):
-                roll.rows.pop(job_id, None)
+            changes = TurnNews(turn, result, roll).changes()
+            if self.followed:
+                for change in changes:
+                    self._tell_state(change)
+            self._tell_wide(changes)
             if roll.wide:
-                for row in result.claimed:
-                    roll.rows[row.id] = facts_of(row)
-        if self.followed or self.progress or self._late.asked:
+                for job_id in ended_ids(turn):
+                    roll.rows.pop(job_id, None)
+                roll.note_claimed(result.claimed)
+        followed, asked, progress = self.followed, self._late.asked, self.progress
+        if followed or asked or progress:
             for job_id in ended_ids(turn):
-                self.progress.pop(job_id, None)
-                self._late.left_worker(job_id)
+                if job_id in progress:
+                    del progress[job_id]
+                if job_id in followed or job_id in asked:
+                    self._late.left_worker(job_id)
         self._settle()
 
     def changed(self, ids: Iterable[int], state: str) -> None:
@@ -181,7 +189,9 @@ class Hub:
             if job_id in self.followed:
                 known = self.roll.names.get(job_id, UNKNOWN)
                 attempt = known.attempt if state in ENDS else 0
-                self._tell_state(StateChange(job_id, state, now, known.kind, known.queue, attempt))
+                change = StateChange(job_id, state, now, known.kind, known.queue, attempt)
+                self._tell_state(change)
+                self._tell_wide([change])
             else:
                 others.append(job_id)
         if others and self.roll.wide:
@@ -264,8 +274,6 @@ class Hub:
             join = follower.joins.get(change.id)
             if join is None or not join.holds(change):
                 self.tell_one(follower, change)
-        if self.roll.wide:
-            self._tell_wide(change, change.queue)
 
     def _tell(self, entry: Progress | LogText | Emitted, queue: str, worker: int) -> None:
         if not isinstance(entry, Progress) and entry.earlier:
@@ -276,14 +284,11 @@ class Hub:
             if entry.id not in follower.joins or isinstance(entry, Progress):
                 self.offer(follower, entry)
         if self.roll.wide:
-            self._tell_wide(entry, queue)
+            self._wide.tell([(entry, queue)])
 
-    def _tell_wide(self, entry: Entry, queue: str) -> None:
-        size, topic = entry_bytes(entry), topic_of(entry)
-        for follower in self.roll.of_queue(queue):
-            if topic in follower.topics:
-                follower.buffer.offer(entry, size)
-                self._delivery.wake(follower)
+    def _tell_wide(self, changes: Iterable[StateChange]) -> None:
+        if self.roll.wide:
+            self._wide.tell([(change, change.queue) for change in changes])
 
     def _tell_skipped(self, skipped: JobSkipped, queue: str) -> None:
         by_id = (one for one in self.followed.get(skipped.id, ()) if skipped.id not in one.joins)
@@ -298,7 +303,7 @@ class Hub:
         for job_id in ids:
             job = await self._around.store.get(job_id)
             if job is not None and self.roll.wide:
-                self._tell_wide(StateChange(job_id, state, now, job.kind, job.queue, job.attempt), job.queue)
+                self._tell_wide([StateChange(job_id, state, now, job.kind, job.queue, job.attempt)])
 
     def _looked_up(self, task: asyncio.Task[None]) -> None:
         self._lookups.discard(task)
@@ -327,6 +332,8 @@ class Hub:
         self._late.forget(follower)
         self._delivery.forget(follower)
         self.roll.strike_off(follower)
+        if not self.roll.wide:
+            self._wide.clear()
         self._settle()
 
     def _retire(self, follower: Follower) -> None:
@@ -349,15 +356,3 @@ class Hub:
             self._queues_told = wanted
             for worker in self._around.ready_workers():
                 worker.send(wanted)
-
-
-def topic_of(entry: Entry) -> str:
-    """What a follower must have asked for to get this."""
-    match entry:
-        case StateChange():
-            return "state"
-        case Progress():
-            return "progress"
-        case LogText():
-            return "log"
-    return "emit"

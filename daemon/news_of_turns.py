@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -54,63 +54,76 @@ _decode_wrong = msgspec.json.Decoder(_Wrong).decode
 _decode_all_wrong = msgspec.json.Decoder(list[_Wrong]).decode
 
 
+class Listened(Protocol):
+    """Whose news anybody wants: see daemon/roll.py."""
+
+    def facts(self, job_id: int) -> Facts | None:
+        """What is known of a job that was claimed until now; None if nobody listens to it."""
+        ...
+
+    def wants_new(self, queue: str) -> bool:
+        """Whether anybody listens to jobs that are new in this queue."""
+        ...
+
+
 class TurnNews:
-    """Reads one turn that is on disk.
+    """Reads one turn that is on disk. Only what somebody listens to costs something."""
 
-    `facts(id)`: of a job that was claimed until now; None for one that nobody listens to, which is left out then.
-    `all_new`: somebody listens to jobs that have no id until now.
-    """
-
-    def __init__(
-        self, turn: Turn, result: Committed, facts: Callable[[int], Facts | None], *, all_new: bool = True
-    ) -> None:
+    def __init__(self, turn: Turn, result: Committed, listened: Listened) -> None:
         self._turn = turn
         self._result = result
-        self._facts = facts
-        self._all_new = all_new
+        self._listened = listened
         self._stale = frozenset(result.stale)
+        self._changes: list[StateChange] = []
 
-    def changes(self) -> Iterator[StateChange]:
+    def changes(self) -> list[StateChange]:
         """The new states, in the order in which they came about."""
-        turn = self._turn
+        turn, result, listened = self._turn, self._result, self._listened
+        self._successes()
+        self._failures()
+        self._given_back(turn.released, AVAILABLE)
+        self._given_back(turn.parked, PARKED)
+        self._given_back(turn.cancelled, CANCELLED)
+        for batch, places in zip(turn.batches, result.placed, strict=False):
+            if not isinstance(places, Exception):
+                self._placed(batch, places)
+        if result.shed:
+            why = {shed.queue: wrong(shed.error_json) for shed in turn.shed}
+            for job_id, queue in result.shed:
+                if listened.wants_new(queue) or listened.facts(job_id) is not None:
+                    self._changes.append(StateChange(job_id, DEAD, turn.now, queue=queue, error=why.get(queue)))
+        for row in result.claimed:
+            if listened.wants_new(row.queue) or listened.facts(row.id) is not None:
+                self._changes.append(StateChange(row.id, RUNNING, turn.now, row.kind, row.queue, row.attempt))
+        return self._changes
+
+    def _successes(self) -> None:
+        turn, facts = self._turn, self._listened.facts
         for lease, ids in turn.completed.items():
             for job_id in ids:
-                yield from self._change(job_id, lease, COMPLETED)
+                if facts(job_id) is not None:
+                    self._change(job_id, lease, COMPLETED)
         for job_id, lease, text in turn.results:
-            yield from self._change(job_id, lease, COMPLETED, result=small(text))
+            self._change(job_id, lease, COMPLETED, result=small(text))
         for job_id, lease, _ in turn.spooled:
-            yield from self._change(job_id, lease, COMPLETED)
-        yield from self._failures()
-        yield from self._given_back(turn.released, AVAILABLE)
-        yield from self._given_back(turn.parked, PARKED)
-        yield from self._given_back(turn.cancelled, CANCELLED)
-        if self._all_new:
-            for batch, places in zip(turn.batches, self._result.placed, strict=False):
-                if not isinstance(places, Exception):
-                    yield from self._placed(batch, places)
-        why = {shed.queue: wrong(shed.error_json) for shed in turn.shed}
-        for job_id, queue in self._result.shed:
-            yield StateChange(job_id, DEAD, turn.now, queue=queue, error=why.get(queue))
-        for row in self._result.claimed:
-            if self._facts(row.id) is not None:
-                yield StateChange(row.id, RUNNING, turn.now, row.kind, row.queue, row.attempt)
+            self._change(job_id, lease, COMPLETED)
 
-    def _failures(self) -> Iterator[StateChange]:
+    def _failures(self) -> None:
         turn = self._turn
         for retried in turn.retried:
-            yield from self._change(retried.id, retried.lease, RETRYABLE, retried.error_json)
+            self._change(retried.id, retried.lease, RETRYABLE, retried.error_json)
         for postponed in turn.postponed:
-            yield from self._change(postponed.id, postponed.lease, RETRYABLE, postponed.error_json, used=False)
+            self._change(postponed.id, postponed.lease, RETRYABLE, postponed.error_json, used=False)
         for interrupted in turn.interrupted:
-            yield from self._change(interrupted.id, interrupted.lease, AVAILABLE, interrupted.error_json)
+            self._change(interrupted.id, interrupted.lease, AVAILABLE, interrupted.error_json)
         for buried in turn.buried:
-            yield from self._change(buried.id, buried.lease, DEAD, buried.error_json)
+            self._change(buried.id, buried.lease, DEAD, buried.error_json)
         for stopped in turn.stopped:
-            yield from self._change(stopped.id, stopped.lease, CANCELLED, stopped.error_json)
+            self._change(stopped.id, stopped.lease, CANCELLED, stopped.error_json)
 
-    def _given_back(self, outcomes: Sequence[_Outcome], state: str) -> Iterator[StateChange]:
+    def _given_back(self, outcomes: Sequence[_Outcome], state: str) -> None:
         for outcome in outcomes:
-            yield from self._change(outcome.id, outcome.lease, state, used=False)
+            self._change(outcome.id, outcome.lease, state, used=False)
 
     def _change(
         self,
@@ -121,21 +134,22 @@ class TurnNews:
         *,
         result: str | None = None,
         used: bool = True,
-    ) -> Iterator[StateChange]:
+    ) -> None:
         """The outcome of an attempt, if somebody listens and it was not refused. `used`: the attempt is charged."""
-        known = self._facts(job_id)
-        if known is None or (job_id, lease) in self._stale:
+        known = self._listened.facts(job_id)
+        if known is None or (self._stale and (job_id, lease) in self._stale):
             return
         attempt = known.attempt if used else max(0, known.attempt - 1)
         error = None if error_json is None else wrong(error_json)
-        yield StateChange(job_id, state, self._turn.now, known.kind, known.queue, attempt, error, result)
+        change = StateChange(job_id, state, self._turn.now, known.kind, known.queue, attempt, error, result)
+        self._changes.append(change)
 
-    def _placed(self, batch: NewBatch, places: Sequence[Placed]) -> Iterator[StateChange]:
+    def _placed(self, batch: NewBatch, places: Sequence[Placed]) -> None:
         now = self._turn.now
         for job, place in zip(batch.jobs, places, strict=False):
-            if not place.duplicate:
+            if not place.duplicate and self._listened.wants_new(job.queue):
                 later = job.scheduled_at is not None and job.scheduled_at > now
-                yield StateChange(place.id, SCHEDULED if later else AVAILABLE, now, job.kind, job.queue)
+                self._changes.append(StateChange(place.id, SCHEDULED if later else AVAILABLE, now, job.kind, job.queue))
 
 
 def ended_ids(turn: Turn) -> Iterator[int]:

@@ -39,7 +39,7 @@ class Roll:
         self.names: dict[int, Facts] = {}
         self.by_queue: dict[str, set[Follower]] = {}
         self.of_everything: set[Follower] = set()
-        #: Claimed jobs, while somebody follows a queue or everything.
+        #: Claimed jobs of queues that are followed.
         self.rows: dict[int, Facts] = {}
         self._by_peer: dict[Peer, dict[int, Follower]] = {}
 
@@ -66,7 +66,6 @@ class Roll:
 
     def enter(self, follower: Follower, claimed: Iterable[ClaimedJob]) -> None:
         """A new follower. `claimed`: all jobs that are claimed now."""
-        was_wide = self.wide
         for job_id in follower.ids:
             self.by_id.setdefault(job_id, set()).add(follower)
         for queue in follower.queues:
@@ -75,8 +74,8 @@ class Roll:
             self.of_everything.add(follower)
         self._by_peer.setdefault(follower.peer, {})[follower.number] = follower
         self._counted(1)
-        if self.wide and not was_wide:
-            self.rows = {row.id: facts_of(row) for row in claimed}
+        if not follower.ids:
+            self.note_claimed(claimed)
 
     def retire(self, follower: Follower) -> list[int]:
         """It gets nothing new; what waits for it still does. Returns the ids that nobody listens to any more."""
@@ -130,7 +129,17 @@ class Roll:
         """What is known of a claimed job; None if nobody listens to it."""
         if job_id in self.by_id:
             return self.names.get(job_id) or self.rows.get(job_id, UNKNOWN)
-        return self.rows.get(job_id, UNKNOWN) if self.wide else None
+        return self.rows.get(job_id, UNKNOWN if self.of_everything else None)
+
+    def wants_new(self, queue: str) -> bool:
+        """Whether anybody listens to jobs that are new in this queue."""
+        return bool(self.of_everything) or queue in self.by_queue
+
+    def note_claimed(self, rows: Iterable[ClaimedJob]) -> None:
+        """These are claimed now: their outcomes will tell no more than their ids."""
+        for row in rows:
+            if self.of_everything or row.queue in self.by_queue:
+                self.rows[row.id] = facts_of(row)
 
     def queues_wanted(self) -> FollowQueues:
         """Whose log lines and values workers must tell, besides those of jobs followed by id."""

@@ -47,6 +47,18 @@ def entry_bytes(entry: Entry) -> int:
             return 2 * _ENTRY_BYTES + names + _length(entry.error) + _length(entry.result)
 
 
+def topic_of(entry: Entry) -> str:
+    """What a subscriber must have asked for to get this."""
+    match entry:
+        case StateChange():
+            return "state"
+        case Progress():
+            return "progress"
+        case LogText():
+            return "log"
+    return "emit"
+
+
 class Buffer:
     """The entries that wait for one subscriber, in order, and when it may be sent how many messages.
 
@@ -112,8 +124,9 @@ class Buffer:
         """The subscriber takes so many more."""
         self.credit = max(0, min(self.credit + messages, MOST_CREDIT))
 
-    def skip(self, *, lines: int = 0, values: int = 0) -> None:
+    def skip(self, *, states: int = 0, lines: int = 0, values: int = 0) -> None:
         """So much was left out before it came here."""
+        self.skipped.states += states
         self.skipped.lines += lines
         self.skipped.values += values
 

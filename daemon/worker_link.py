@@ -36,8 +36,8 @@ log = get_logger()
 class WorkerLink:
     """A worker process as the supervisor has it.
 
-    `doomed`: jobs over their hard limit that it is being killed for. `cut_short`: it is being killed because the daemon
-    stops, which is no fault of its jobs. `on_message(link, message)` gets what it says,
+    `doomed`: jobs that it is being killed for, over their hard limit, or cancelled and deaf to it. `cut_short`: it is
+    being killed because the daemon stops, which is no fault of its jobs. `on_message(link, message)` gets what it says,
     `on_exit(link, exit)` comes once, when the process has ended and everything it had said has been read.
     """
 

@@ -68,6 +68,9 @@ class JobLog:
     def write(self, data: bytes) -> None:
         """Add `data`; whole lines go to the file at once, the rest waits for the end of its line."""
         with self._place.lock:
+            if not self._pending and data[-1:] == b"\n":
+                self._append(data)
+                return
             pending = self._pending + data
             end = pending.rfind(b"\n") + 1 if len(pending) < _LONGEST_PENDING else len(pending)
             self._pending = pending[end:]
@@ -98,8 +101,11 @@ class JobLog:
         half = self._place.half_bytes
         try:
             file = self._file or self._open()
-            for start in range(0, len(data), half):
-                file.append(data[start : start + half])
+            if len(data) <= half:
+                file.append(data)
+            else:
+                for start in range(0, len(data), half):
+                    file.append(data[start : start + half])
         except JobTimeout:
             raise
         except OSError as error:

@@ -24,7 +24,7 @@ OWN_ROOM: Final = 4 * 1024
 MESSAGE: Final = 64 * 1024
 #: What each takes besides its text.
 _LINE_COST: Final = 48
-_VALUE_COST: Final = 100
+_VALUE_COST: Final = 200
 
 
 class _Lines:

@@ -183,7 +183,7 @@ class Newsroom:
         if not data:
             return
         with self.lock:
-            for piece in cut(data, _PIECE_BYTES):
+            for piece in (data,) if len(data) <= _PIECE_BYTES else cut(data, _PIECE_BYTES):
                 self.buffer.add_lines(job_id, piece)
             self._wake()
 

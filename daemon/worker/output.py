@@ -87,6 +87,9 @@ class Output:
         row = self.sync_job
         if row is None or self._place is None or threading.get_ident() == self._loop_thread:
             return None
+        log = self._sync_log
+        if log is not None and self._sync_log_of is row:
+            return log
         with self._place.lock:
             if self._sync_log is None or self._sync_log_of is not row:
                 self._sync_log, self._sync_log_of = JobLog(self._place, row.id, row.attempt, row.queue), row

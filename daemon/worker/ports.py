@@ -6,7 +6,6 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from perdure.adapters.port import set_buffers
 from perdure.errors import CallTooLong, UsageError
 from perdure.wire.work import PortOffered
 
@@ -30,8 +29,6 @@ class Ports:
         self._waiting[job_id] = future
         try:
             with theirs:
-                set_buffers(ours)
-                set_buffers(theirs)
                 self._send(PortOffered(job_id), theirs.fileno())
             async with asyncio.timeout(timeout):
                 await future

@@ -26,10 +26,14 @@ from perdure.wire.control import AttachPort, Enqueue, PauseQueue, Ping, ResumeQu
 from perdure.wire.data import JobSpec
 from perdure.wire.streams import Emitted
 
-#: One at a time: enough for a p99. One after the other without waiting: about a second.
+#: Other processes of the machine slow down some rounds: of what goes without a pause, the best round counts, as it
+#: does for the limits.
+ROUNDS = 5
+#: One at a time: enough for a p99.
 SAMPLES = 10_000
-EVENTS = 200_000
-CALLS = 60_000
+#: Of a round.
+EVENTS = 50_000
+CALLS = 12_800
 #: Calls that one client has in flight when it does not wait for each.
 IN_FLIGHT = 32
 #: Values that a job emits: as fast as it can, and then with a pause after each.
@@ -53,7 +57,7 @@ class Limits(Struct):
 
 def wire(folder: Path) -> list[Figure]:
     """Throughput and latency of each idiom, between two processes, and through a real daemon where there is one."""
-    limits = Limits(*_bare(), _bare_stream())
+    limits = Limits(*_bare(), max(_bare_stream() for _ in range(ROUNDS)))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         figures = runner.run(_events(limits))
         with running_daemon(folder, workers=1, durability="normal") as caller:
@@ -80,12 +84,15 @@ def _bare() -> tuple[list[float], float]:
             sock.send(ask)
             sock.recv(65536)
             trips.append((time.perf_counter_ns() - started) / 1000)
-        started = time.perf_counter_ns()
-        for _ in range(EVENTS):
-            sock.send(tell)
-        sock.send(ask)
-        sock.recv(65536)
-        return trips, EVENTS / ((time.perf_counter_ns() - started) / 1e9)
+        rates = []
+        for _ in range(ROUNDS):
+            started = time.perf_counter_ns()
+            for _ in range(EVENTS):
+                sock.send(tell)
+            sock.send(ask)
+            sock.recv(65536)
+            rates.append(EVENTS / ((time.perf_counter_ns() - started) / 1e9))
+        return trips, max(rates)
 
 
 def _bare_stream() -> float:
@@ -125,19 +132,23 @@ async def _events(limits: Limits) -> list[Figure]:
             channel.send(Note(time.monotonic_ns(), True, TEXT))
             note = await answers.get()
             taken.append((note.came_ns - note.sent_ns) / 1000)
-        started = time.perf_counter()
-        for _ in range(EVENTS):
-            channel.send(Note(0, False, TEXT))
-            if channel.pending_bytes:
-                drained.clear()
-                await drained.wait()
-        channel.send(Note(0, True, ""))
-        await answers.get()
-        rate = EVENTS / (time.perf_counter() - started)
+        rates = []
+        for _ in range(ROUNDS):
+            started = time.perf_counter()
+            for _ in range(EVENTS):
+                channel.send(Note(0, False, TEXT))
+                if channel.pending_bytes:
+                    drained.clear()
+                    await drained.wait()
+            channel.send(Note(0, True, ""))
+            await answers.get()
+            rates.append(EVENTS / (time.perf_counter() - started))
         channel.close()
-    details = f"{EVENTS:,} messages of 100 bytes over a Channel, each decoded and counted by the other process"
+    details = (
+        f"best of {ROUNDS} rounds of {EVENTS:,} messages of 100 bytes over a Channel, each decoded at the other end"
+    )
     return [
-        _rate("wire event", rate, "events/s", limits.packets, "bare packets, one way", 10_000, details),
+        _rate("wire event", max(rates), "events/s", limits.packets, "bare packets, one way", 10_000, details),
         _delay("wire event, latency", taken, [trip / 2 for trip in limits.trips_us], "half a bare round trip", 5.0),
     ]
 
@@ -162,15 +173,17 @@ async def _calls(path: str, limits: Limits, blocking: list[float]) -> list[Figur
             started = time.perf_counter_ns()
             await caller.request(Ping())
             taken.append((time.perf_counter_ns() - started) / 1000)
-        started_all = time.perf_counter()
-        await asyncio.gather(*(_ask_often(caller, CALLS // IN_FLIGHT) for _ in range(IN_FLIGHT)))
-        rate = CALLS // IN_FLIGHT * IN_FLIGHT / (time.perf_counter() - started_all)
+        rates = []
+        for _ in range(ROUNDS):
+            started_all = time.perf_counter()
+            await asyncio.gather(*(_ask_often(caller, CALLS // IN_FLIGHT) for _ in range(IN_FLIGHT)))
+            rates.append(CALLS / (time.perf_counter() - started_all))
     one_by_one = f"{1e6 / statistics.mean(taken):,.0f} calls/s one at a time; without an event loop in the client: "
     one_by_one += f"median {statistics.median(blocking) / 1000:.3f} ms, p99 {_p99(blocking) / 1000:.3f} ms"
-    details = f"one client with {IN_FLIGHT} calls in flight, on the control socket of a daemon; Ping"
+    details = f"one client with {IN_FLIGHT} calls in flight, on the control socket of a daemon; Ping; best of {ROUNDS}"
     bare = 1e6 / statistics.mean(limits.trips_us)
     return [
-        _rate("wire calls, pipelined", rate, "calls/s", bare, "bare round trips, one at a time", 20_000, details),
+        _rate("wire calls, pipelined", max(rates), "calls/s", bare, "bare round trips, one at a time", 20_000, details),
         _delay("wire call, latency", taken, limits.trips_us, "a bare round trip", 0.2, one_by_one),
     ]
 
@@ -222,20 +235,12 @@ def _follow(caller: BlockingCaller, count: int, pause_s: float) -> tuple[int, in
 
 def _port(caller: BlockingCaller, limits: Limits) -> list[Figure]:
     """A gibibyte from a client to a handler, directly."""
-    job_id = caller.request(Enqueue([JobSpec("bench.swallow")]))[0].id
-    _, fds = caller.request_with_fds(AttachPort(job_id), 30)
-    with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(socket.socket(fileno=fds[0]))
-        sock.setblocking(True)
-        taken = []
-        for _ in range(SAMPLES):
-            started = time.perf_counter_ns()
-            sock.sendall(b"\1")
-            sock.recv(1)
-            taken.append((time.perf_counter_ns() - started) / 1000)
-        rate = _pour(sock)
-    caller.request(WaitJobs([job_id]), 30)
-    details = f"{PORT_BYTES // GIB} GiB from a client to an async handler; the supervisor sees none of it"
+    rounds = [_use_port(caller) for _ in range(ROUNDS)]
+    taken = min((taken for taken, _ in rounds), key=statistics.median)
+    rate = max(rate for _, rate in rounds)
+    details = (
+        f"{PORT_BYTES // GIB} GiB from a client to an async handler, best of {ROUNDS}; the supervisor sees none of it"
+    )
     gib, limit = round(rate / GIB, 2), round(limits.bytes / GIB, 2)
     return [
         Figure(
@@ -244,6 +249,24 @@ def _port(caller: BlockingCaller, limits: Limits) -> list[Figure]:
         ),
         _delay("wire port, latency", taken, limits.trips_us, "a bare round trip", 1.0, "one byte, there and back"),
     ]  # fmt: skip
+
+
+def _use_port(caller: BlockingCaller) -> tuple[list[float], float]:
+    """Microseconds of round trips of a byte, and bytes a second."""
+    job_id = caller.request(Enqueue([JobSpec("bench.swallow")]))[0].id
+    _, fds = caller.request_with_fds(AttachPort(job_id), 30)
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.socket(fileno=fds[0]))
+        sock.setblocking(True)
+        taken = []
+        for _ in range(SAMPLES // ROUNDS):
+            started = time.perf_counter_ns()
+            sock.sendall(b"\1")
+            sock.recv(1)
+            taken.append((time.perf_counter_ns() - started) / 1000)
+        rate = _pour(sock)
+    caller.request(WaitJobs([job_id]), 30)
+    return taken, rate
 
 
 # --- figures

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 #: Columns of text where there is no terminal that has a width.
 _WIDTH = 100
+_LONG_NAME = 32
 
 
 @click.command()
@@ -53,7 +54,8 @@ def _print(specs: list[KindSpec]) -> None:
     from perdure.cli.text import span
 
     columns = (
-        Column("KIND", flexible=True),
+        # A name is there to be copied: it gives way only when it leaves no room for the rest.
+        Column("KIND", flexible=any(len(spec.name) > _LONG_NAME for spec in specs)),
         Column("ARGUMENTS", flexible=True),
         Column("NEEDS", flexible=True),
         Column("QUEUE", flexible=True),

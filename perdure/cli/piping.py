@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import socket
@@ -17,6 +18,9 @@ def connect_streams(sock: socket.socket, source: int, target: int) -> None:
     """Move what is read from `source` into the socket, and what comes out of it to `target`, until the other side has
     hung up, or both sides have said all they had. Raises OSError; ConnectionResetError: it hung up in the middle.
     """
+    for pipe in (source, target):
+        with contextlib.suppress(OSError):  # it is none
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _CHUNK_BYTES)
     # A read from a terminal cannot be interrupted, so nobody waits for this thread.
     threading.Thread(target=_feed, args=(source, sock), name="perdure-stdin", daemon=True).start()
     _drain(sock, target)

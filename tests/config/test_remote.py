@@ -267,7 +267,8 @@ def test_addresses(tmp_path: Path, key: str, value: str, said: str) -> None:
         "postgres://me:p%40ss@db:5432/app",
         "postgresql://me@[::1]:5432,other:5433/app?target_session_attrs=primary",
         "postgresql://%2Frun%2Fpostgresql/app",
-        *(f"postgresql://db/app?sslmode={mode}" for mode in ("disable", "prefer", "require", "verify-ca", "verify-full")),
+        *(f"postgres://db/app?sslmode={mode}" for mode in ("disable", "allow", "prefer", "require")),
+        *(f"postgres://db/app?sslmode={mode}&sslrootcert=ca.pem" for mode in ("verify-ca", "verify-full")),
     ],
 )
 def test_addresses_that_libpq_takes(tmp_path: Path, dsn: str) -> None:

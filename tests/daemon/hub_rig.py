@@ -23,6 +23,11 @@ from tests.support.wait import async_wait_until
 OVER = ""
 
 
+def line(job_id: int, text: str) -> LogText:
+    """One live line of a job."""
+    return LogText(job_id, text, 1)
+
+
 class Rows:
     """As much of a store as the hub looks at."""
 
@@ -61,9 +66,10 @@ class HubRig:
 
     # --- Surroundings
 
-    def send(self, peer: Peer, message: object) -> None:
+    def send(self, peer: Peer, message: object) -> object:
         assert isinstance(message, Event)
         self.messages[peer].append(message.body)
+        return True
 
     def worker(self, number: int) -> ScriptedWorker | None:
         return self.workers.get(number)

@@ -48,7 +48,7 @@ def worker(rig: Rig) -> Iterator[Worker]:
 def cost(worker: Worker) -> int:
     """About what was told, in the bytes that the newsroom counts."""
     return sum(
-        len(entry.text) if isinstance(entry, LogText) else len(entry.value) + 100
+        len(entry.text) if isinstance(entry, LogText) else len(entry.value) + 200
         for told in worker.told
         for entry in told.entries
         if isinstance(entry, LogText | Emitted)
@@ -115,9 +115,10 @@ def test_a_supervisor_that_does_not_read_costs_no_memory_and_delays_no_job(worke
 def test_a_loud_job_does_not_silence_its_neighbours(worker: Worker) -> None:
     """Lines of quiet jobs would be dropped for the noise of one."""
     worker.send(FollowQueues([], everything=True))
-    worker.run(job_row(1, "flood", {"seconds": 1.0}), job_row(2, "acount", {"lines": 20, "values": 20, "pause": 0.02}))
+    beside = job_row(2, "acount", {"lines": 20, "values": 20, "pause": 0.02})
+    worker.run(job_row(1, "flood", {"seconds": 1.0, "width": 1_000}), beside)
     worker.wait_for(1, 2)
-    assert skipped(worker, 1)[0] > 0
+    assert skipped(worker, 1)[0] > 0, worker.results
     assert skipped(worker, 2) == (0, 0)
     assert text(worker, 2) == whole_log(worker, 2)
     assert len(values(worker, 2)) == 20

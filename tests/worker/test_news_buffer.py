@@ -66,7 +66,7 @@ def test_lines_go_first_then_values_and_all_is_counted() -> None:
     assert values + sum(one.values for one in skipped) == 10_000
     # Values were still taken when lines were not any more.
     last_line = max(index for index, entry in enumerate(entries) if isinstance(entry, LogText))
-    assert sum(isinstance(entry, Emitted) for entry in entries[last_line:]) * 101 > (ROOM - LINES_ROOM) * 0.9
+    assert sum(isinstance(entry, Emitted) for entry in entries[last_line:]) * 201 > (ROOM - LINES_ROOM) * 0.9
     assert (buffer.cost, buffer.story_cost) == (0, 0)
 
 

@@ -17,6 +17,13 @@ def begin(worker: Worker, *rows: JobRow) -> None:
     wait_until(lambda: worker.executes(rows[0].id))
 
 
+def enter(worker: Worker, row: JobRow) -> None:
+    """Send a job and wait until it is within its handler: a task makes its first step before one that comes later."""
+    begin(worker, row)
+    worker.perform(job_row(900, "anoop"))
+    worker.completed.clear()
+
+
 @pytest.mark.parametrize(
     ("kind", "raised"),
     [
@@ -29,7 +36,7 @@ def begin(worker: Worker, *rows: JobRow) -> None:
 @pytest.mark.parametrize("timeout_ms", [None, 60_000])
 def test_a_job_that_is_stopped_ends(worker: Worker, kind: str, raised: str, timeout_ms: int | None) -> None:
     """A cancelled job would run on until its time limit, or take its worker along."""
-    begin(worker, job_row(1, kind, {"seconds": 30}, timeout_ms=timeout_ms))
+    enter(worker, job_row(1, kind, {"seconds": 30}, timeout_ms=timeout_ms))
     worker.send(Stop([1]))
     worker.wait_for(1, timeout=3)
     failed = worker.failed[1]
@@ -42,7 +49,7 @@ def test_a_job_that_is_stopped_ends(worker: Worker, kind: str, raised: str, time
 @pytest.mark.parametrize(("kind", "raised"), [("endure", "JobCancelled"), ("aendure", "CancelledError")])
 def test_a_handler_may_clean_up_and_is_not_hit_again(worker: Worker, kind: str, raised: str) -> None:
     """The clean-up would be cut short by the second wish, and ctx.cancelled would not know of the first."""
-    begin(worker, job_row(1, kind, {"seconds": 30}, timeout_ms=60_000))
+    enter(worker, job_row(1, kind, {"seconds": 30}, timeout_ms=60_000))
     worker.send(Stop([1]))
     worker.send(Stop([1]))
     worker.wait_for(1)
@@ -61,7 +68,7 @@ def test_a_stop_during_the_clean_up_after_a_timeout_raises_nothing(worker: Worke
 @pytest.mark.parametrize(("kind", "raised"), [("tidy_up", "ValueError"), ("atidy_up", "CancelledError")])
 def test_finally_blocks_run(worker: Worker, kind: str, raised: str) -> None:
     """Locks and temporary files would be left behind."""
-    begin(worker, job_row(1, kind, {"seconds": 30}))
+    enter(worker, job_row(1, kind, {"seconds": 30}))
     worker.send(Stop([1]))
     worker.wait_for(1)
     assert (worker.failed[1].error.type, worker.failed[1].stopped) == (raised, True)
@@ -117,7 +124,7 @@ def test_a_stop_while_it_drains(worker: Worker) -> None:
 
 def test_one_that_swallows_it_is_left_to_the_supervisor(worker: Worker) -> None:
     """A stubborn job would take its lane along."""
-    begin(worker, job_row(1, "stubborn", {"seconds": 30}))
+    enter(worker, job_row(1, "stubborn", {"seconds": 30}))
     worker.send(Stop([1]))
     worker.perform(job_row(2, "asleep", {"seconds": 0.05}), job_row(3, "noop"))
     assert worker.executes(1)
