@@ -215,6 +215,11 @@ class Dispatch:
                 self._actions.append(StopJobs(state.id, news))
         return taken, wishes
 
+    def claimed(self, ids: Iterable[int]) -> set[int]:
+        """Those of `ids` that are claimed: here, or with a worker."""
+        here = {held.job.id for queue in self._waiting() for held in queue}
+        return {job_id for job_id in ids if job_id in here or any(job_id in w.held for w in self.workers.values())}
+
     def worker_doomed(self, worker: int) -> None:
         """A worker is about to be killed: it gets nothing more."""
         self.workers[worker].draining = True

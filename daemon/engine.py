@@ -144,10 +144,10 @@ class DaemonEngine:
         }
 
     async def in_transit(self, ids: Collection[int]) -> Collection[int]:
-        """All of them, once what was under way is on disk; none if nothing was."""
-        ledger = self._supervisor.core.ledger
-        moved = await self._supervisor.committer.settled(lambda: ledger.entries > 0)
-        return ids if moved else ()
+        """All of them, once what was under way is on disk; if nothing was, those that have arrived here meanwhile."""
+        core = self._supervisor.core
+        moved = await self._supervisor.committer.settled(lambda: core.ledger.entries > 0)
+        return ids if moved else core.claimed(ids)
 
     # --- handlers
 

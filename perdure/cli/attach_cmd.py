@@ -41,7 +41,6 @@ def attach(job_id: int, timeout: int | None, config: Path | None) -> None:
     if is_terminal(sys.stderr):
         click.echo("attached; Ctrl-D ends what you say", err=True)
     with socket.socket(fileno=fd) as line:
-        line.setblocking(True)  # the daemon's loop has had it
         try:
             connect_streams(line, 0, 1)
         except ConnectionResetError:

@@ -134,13 +134,20 @@ def test_the_command_answers_for_each_id(client: Client, daemon: Daemon) -> None
 
 def test_jobs_sent_ahead_are_taken_back(client: Client, daemon: Daemon) -> None:
     """They would run, or be charged an attempt."""
-    client.enqueue_many_sync([JobSpec("nap", '{"seconds":0}') for _ in range(50)])
-    await_rest(daemon)
+    short = client.enqueue_many_sync([JobSpec("nap", '{"seconds":0}') for _ in range(50)])
+    client.wait_sync([job.id for job in short], 20)
     naps = [job.id for job in client.enqueue_many_sync([JobSpec("nap", '{"seconds":60}') for _ in range(10)])]
-    wait_until(lambda: sum(len(worker.executing) for worker in workers_of(daemon)) == 2)
+    wait_until(lambda: sum(len({*worker.executing} & {*naps}) for worker in workers_of(daemon)) == 2)
     assert [verdict.error for verdict in client.cancel_sync(naps)] == [None] * 10
     views = [view_of(client, job_id) for job_id in naps]
     assert sorted((view.state, view.attempt) for view in views) == [("cancelled", 0)] * 8 + [("cancelled", 1)] * 2
+
+
+def test_jobs_are_cancelled_the_moment_they_are_enqueued(client: Client) -> None:
+    """Between the store and a worker nobody would find them: they would run although their canceller has asked."""
+    for count in range(1, 21):
+        naps = [job.id for job in client.enqueue_many_sync([JobSpec("nap", '{"seconds":60}') for _ in range(count)])]
+        assert [verdict.error for verdict in client.cancel_sync(naps)] == [None] * count
 
 
 def test_a_job_that_runs_alone_is_stopped(client: Client, daemon: Daemon) -> None:
