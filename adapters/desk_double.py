@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
@@ -15,8 +16,9 @@ from perdure.wire.data import Blob
 
 
 class DeskDouble:
-    """Remembers what a handler says: `progressed`, `emitted`, `result` with what it wrote into its result file, and
-    `printed` with what its commands wrote: those are really run.
+    """Remembers what a handler says: `progressed`, `emitted`, and `result` with what it wrote into its result file.
+
+    Commands are really run; what they write goes to sys.stdout.
     """
 
     def __init__(self, blob: bytes | None = None, *, cancelled: bool = False) -> None:
@@ -24,7 +26,6 @@ class DeskDouble:
         self.progressed: list[tuple[float, float | None, str | None]] = []
         self.emitted: list[Any] = []
         self.result = io.BytesIO()
-        self.printed = io.BytesIO()
         self._blob = blob
 
     def progress(self, done: float, total: float | None, text: str | None) -> None:
@@ -54,7 +55,7 @@ class DeskDouble:
         """See Context.run. Everything is allowed."""
         helpers = Helpers()
         try:
-            return await run(read_wishes(argv, {}, **options), Surroundings(self.printed, helpers))
+            return await run(read_wishes(argv, {}, **options), Surroundings(_Print(), helpers))
         finally:
             helpers.close()
 
@@ -70,3 +71,15 @@ class DeskDouble:
     def port_blocking(self, timeout: float | None) -> BlockingPort:
         """There is no client in a test. Raises UsageError."""
         raise UsageError("there is no client in a test: give the handler a function to read from instead")
+
+
+class _Print:
+    """Where the output of commands goes: a test finds it with capsys."""
+
+    def write(self, data: bytes) -> None:
+        """Print it."""
+        sys.stdout.write(data.decode("utf-8", "replace"))
+
+    def flush(self) -> None:
+        """Let it be seen."""
+        sys.stdout.flush()

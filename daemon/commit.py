@@ -104,6 +104,10 @@ class Committer:
             await self._done.wait()
         return True
 
+    async def placed(self) -> None:
+        """Return when all new jobs that were expected so far are on disk, or refused."""
+        await self.settled(lambda: bool(self._placing))
+
     async def _commit_patiently(self, turn: Turn, futures: list[asyncio.Future[list[Enqueued]]]) -> Committed:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._patience_seconds

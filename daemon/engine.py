@@ -53,6 +53,10 @@ class DaemonEngine:
             supervisor.pulse.set()
         return future
 
+    async def placed(self) -> None:
+        """Return when all new jobs on their way are on disk, or refused."""
+        await self._supervisor.committer.placed()
+
     def queues_filled(self, names: Iterable[str]) -> None:
         """These queues got available jobs."""
         for name in names:
@@ -74,7 +78,7 @@ class DaemonEngine:
         self._supervisor.hub.changed(ended, CANCELLED)
         self._supervisor.waiters.ended(ended)
         self._supervisor.breakers.ended(ended)
-        if self._supervisor.throttle is not None:
+        if ended and self._supervisor.throttle is not None:
             self._supervisor.throttle.doubt()
 
     def jobs_revived(self, ids: Iterable[int]) -> None:

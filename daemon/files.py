@@ -6,13 +6,13 @@ import asyncio
 import os
 import re
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 
 from msgspec.structs import replace
 
 from perdure.daemon.spool import Spool, check_path
-from perdure.errors import InvalidOption
+from perdure.errors import InvalidOption, StoreError, StoreFull
 from perdure.wire.control import Enqueue
 from perdure.wire.data import Blob, Enqueued, JobSpec
 from perdure.wire.packet import close_all
@@ -23,17 +23,22 @@ _PATH_BYTES = 4095
 
 
 class FileIntake:
-    """Enqueues jobs with payloads through `enqueue`; `check` refuses what is wrong with the jobs before any copy."""
+    """Enqueues jobs with payloads through `enqueue`; `check` refuses what is wrong with the jobs before any copy.
+
+    `left` says which files are nobody's, once everything that was on its way into the queue is there.
+    """
 
     def __init__(
         self,
         spool: Spool,
         enqueue: Callable[[Enqueue], Awaitable[list[Enqueued]]],
         check: Callable[[Enqueue], None],
+        left: Callable[[Collection[str]], Awaitable[list[str]]],
     ) -> None:
         self._spool = spool
         self._enqueue = enqueue
         self._check = check
+        self._left = left
         self._tasks: set[asyncio.Task[list[Enqueued]]] = set()
 
     def take(self, request: Enqueue, fds: Sequence[int]) -> asyncio.Future[list[Enqueued]]:
@@ -66,10 +71,11 @@ class FileIntake:
     async def _carry_out(self, request: Enqueue, copies: dict[int, Future[Blob]], sender: _Sender) -> list[Enqueued]:
         blobs = await self._copied(copies, sender)
         names = {blob.spool for blob in blobs.values()}
-        self._spool.pending |= names
-        unneeded = names
+        unneeded: Collection[str] = names
         try:
             await asyncio.to_thread(_check_paths, [job.blob for job in request.jobs if job.blob is not None])
+            if sender.gone.is_set():
+                raise InvalidOption("the client that sent this payload is gone")
             jobs = [
                 job if job.blob_fd is None else replace(job, blob=blobs[job.blob_fd], blob_fd=None)
                 for job in request.jobs
@@ -77,8 +83,15 @@ class FileIntake:
             placed = await sender.wait_for(self._enqueue(replace(request, jobs=jobs)))
             unneeded = names - _needed(jobs, placed)
         except asyncio.CancelledError:
-            # Whether the jobs have gone in is not known here: if not, the next sweep removes the files.
-            unneeded = set()
+            # Whether the jobs have gone in is not known here. When the daemon ends, the sweep at its next start asks.
+            unneeded = ()
+            if sender.gone.is_set():
+                unneeded = await self._left(names)
+            raise
+        except StoreError as error:
+            # A commit that failed may be there after a restart; on a full disk it is not.
+            if not isinstance(error, StoreFull):
+                unneeded = ()
             raise
         finally:
             self._spool.pending -= names
@@ -95,7 +108,9 @@ class FileIntake:
             raise
         errors = [error for copy in copies.values() if (error := copy.exception()) is not None]
         if errors:
-            await self._spool.remove([copy.result().spool for copy in copies.values() if copy.exception() is None])
+            whole = [copy.result().spool for copy in copies.values() if copy.exception() is None]
+            self._spool.pending.difference_update(whole)
+            await self._spool.remove(whole)
             raise errors[0]
         return {position: copy.result() for position, copy in copies.items()}
 
@@ -117,8 +132,6 @@ class _Sender:
     async def wait_for(self, placing: Awaitable[list[Enqueued]]) -> list[Enqueued]:
         """What became of its jobs. Cancelled when it leaves."""
         self._placing = asyncio.ensure_future(placing)
-        if self.gone.is_set():
-            self._placing.cancel()
         return await self._placing
 
 

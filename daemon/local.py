@@ -69,6 +69,10 @@ class LocalEngine:
             raise QueueFull(f"{pressure.message(list(needs), needs, now)}, or start the daemon with `perdure run`")
         return pressure.shed(sheds, now)
 
+    async def placed(self) -> None:
+        """Whatever was on its way to the writer is on disk when that answers."""
+        await self._store.next_due()
+
     def queues_filled(self, names: Iterable[str]) -> None:
         """The next daemon looks for itself."""
 

@@ -136,6 +136,10 @@ class Pressure:
         self._lines: dict[str, OrderedDict[Waiting, None]] = {}
         #: Claimed jobs of queues with limits: what comes back takes room again.
         self._claimed: dict[int, str] = {}
+        #: What was let in and is not on disk yet, by the identity of its batch.
+        self._on_the_way: dict[int, Needs] = {}
+        #: Jobs of the next turn that need no room, as they are known to be duplicates.
+        self._known: Counter[str] = Counter()
 
     # --- what new jobs need
 
@@ -163,7 +167,7 @@ class Pressure:
 
     def doubtful(self, names: Iterable[str]) -> list[str]:
         """Those of these queues that must be counted before anything is decided."""
-        return [name for name in names if self.gauges[name].doubtful]
+        return [name for name in names if (gauge := self.gauges.get(name)) is None or gauge.doubtful]
 
     def doubt(self) -> None:
         """Something has changed outside of a turn."""
@@ -200,9 +204,11 @@ class Pressure:
             self._change(queue, -1)
         if self._claimed:
             self._came_back(turn)
-        if any(claim.queue in self.gauges for claim in turn.claims):
+        # Also of queues that nobody has counted yet: their jobs may come back after a count.
+        limited = {claim.queue for claim in turn.claims if self._limits.of(claim.queue) is not None}
+        if limited:
             for job in result.claimed:
-                if job.queue in self.gauges:
+                if job.queue in limited:
                     self._claimed[job.id] = job.queue
                     self._change(job.queue, -1)
         if result.stale:
@@ -212,15 +218,20 @@ class Pressure:
         """Nothing of what is coming comes: the disk is full."""
         for gauge in self.gauges.values():
             gauge.coming = 0
+        self._on_the_way.clear()
+        self._known.clear()
 
     def _placed(self, batch: NewBatch, places: list[Placed] | Exception, now: int) -> None:
-        for name, need in self.needs(batch, now).items():
-            gauge = self.gauges[name]
+        on_the_way = self._on_the_way.pop(id(batch), None)
+        for name, need in (self.needs(batch, now) if on_the_way is None else on_the_way).items():
+            gauge = self.gauges.get(name)
+            if gauge is None:
+                continue
             gauge.coming = max(0, gauge.coming - need.total)
             if isinstance(places, Exception):
                 continue
             pairs = zip(batch.jobs, places, strict=True)
-            gauge.change(need.total - sum([place.duplicate for job, place in pairs if job.queue == name]))
+            gauge.change(sum([job.queue == name and not place.duplicate for job, place in pairs]))
             if gauge.oldest_at is None and need.ready and gauge.waiting:
                 gauge.oldest_at = now
 
@@ -321,9 +332,12 @@ class Pressure:
         sheds = self._refuse_if(needs, now)
         if any(self.gauges[name].excess(needs[name].total, now) for name in self._waited_for(needs)):
             return None
-        # Known duplicates too, for the moment until they are on disk: they come out of it as they went in.
-        for name, need in self.needs(batch, now).items():
+        on_the_way = self._on_the_way[id(batch)] = {}
+        for name, every in self.needs(batch, now).items():
+            need = on_the_way[name] = needs.get(name, Need(0, 0))
             self.gauges[name].coming += need.total
+            if need.total < every.total:
+                self._known[name] += every.total - need.total
         return sheds
 
     def _refuse_if(self, needs: Needs, now: int) -> dict[str, int]:
@@ -367,7 +381,8 @@ class Pressure:
 
     def shed(self, sheds: dict[str, int], now: int) -> list[Shed]:
         """What a turn is told."""
-        return [Shed(name, surplus, self._shed_entry(name, now)) for name, surplus in sheds.items()]
+        known, self._known = self._known, Counter()
+        return [Shed(name, surplus, self._shed_entry(name, now), known[name]) for name, surplus in sheds.items()]
 
     def _shed_entry(self, name: str, now: int) -> str:
         gauge = self.gauges[name]

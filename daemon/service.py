@@ -77,6 +77,10 @@ class Engine(Protocol):
         queue lets producers wait (None: as configured); cancel it to wait no more."""
         ...
 
+    async def placed(self) -> None:
+        """Return when the new jobs of all batches so far are on disk, or refused, but for those that wait for room."""
+        ...
+
     def queues_filled(self, names: Iterable[str]) -> None:
         """These queues got available jobs."""
         ...
@@ -153,7 +157,7 @@ class Service:
         self._defaults = intake_defaults(settings)
         self.intake = Intake([], self._defaults)
         self.spool = Spool(settings.paths.spool_dir, settings.limits.blob_bytes)
-        self._files = FileIntake(self.spool, self.enqueue, self._check)
+        self._files = FileIntake(self.spool, self.enqueue, self._check, self._left_files)
         #: Set while the control socket is open.
         self.clients: Clients | None = None
         self._changes: set[asyncio.Future[Any]] = set()
@@ -224,6 +228,11 @@ class Service:
         if len(request.jobs) <= INTAKE_SLICE:
             self.intake.resolve_many(request.jobs, self._clock.now_ms())
 
+    async def _left_files(self, names: Collection[str]) -> list[str]:
+        """Those of these files that nobody needs, once all new jobs are in the queue or refused."""
+        await self._engine.placed()
+        return await self._store.unneeded_files(names)
+
     def enqueue(self, request: control.Enqueue) -> Awaitable[list[Enqueued]]:
         """Check every job, then commit all or none."""
         limit = self._settings.limits.batch
@@ -288,9 +297,9 @@ class Service:
     async def _retry(self, request: control.RetryJobs) -> list[Verdict]:
         results = await self._store.result_files(request.ids)
         verdicts, filled = await self._store.retry(request.ids, self._clock.now_ms())
-        await self.spool.remove(await self._store.unneeded_files(results))
         self._engine.jobs_revived(verdict.id for verdict in verdicts if verdict.error is None)
         self._engine.queues_filled(filled)
+        await self.spool.remove(await self._store.unneeded_files(results))
         return verdicts
 
     async def _read_log(self, request: control.ReadLog) -> control.LogPiece:

@@ -54,7 +54,8 @@ class Spool:
     def copy(self, fd: int, gone: threading.Event) -> Future[Blob]:
         """Begin to copy a client's file into the spool; `fd` is closed when that is over, `gone` ends it early.
 
-        The future raises InvalidOption, StoreFull, StoreError; then nothing is left of the copy.
+        The copy is `pending` until the caller says otherwise: those beside it may take hours. The future raises
+        InvalidOption, StoreFull, StoreError; then nothing is left of the copy.
         """
         if self._threads is None:
             self._threads = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix="perdure-spool")
@@ -62,7 +63,9 @@ class Spool:
 
     def _copy(self, fd: int, gone: threading.Event) -> Blob:
         try:
-            return copy_file(str(self.folder), fd, self.limit_bytes, gone)
+            blob = copy_file(str(self.folder), fd, self.limit_bytes, gone)
+            self.pending.add(blob.spool)
+            return blob
         except OSError as error:
             raise explain(error, self.folder) from error
         finally:

@@ -85,12 +85,14 @@ class Stopped(NamedTuple):
 class Shed(NamedTuple):
     """`queue` has `surplus` jobs too many: its least urgent available ones, the newest first, go to the dead letters.
 
-    `error_json` becomes an entry of their errors: why they went.
+    `error_json` becomes an entry of their errors: why they went. `known`: so many of the turn's duplicates were known
+    to be some, and are not in the surplus.
     """
 
     queue: str
     surplus: int
     error_json: str
+    known: int = 0
 
 
 class NewBatch(NamedTuple):

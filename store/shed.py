@@ -17,7 +17,7 @@ _encode = msgspec.json.Encoder().encode
 def shed_surplus(connection: sqlite3.Connection, turn: Turn, done: Committed) -> None:
     """Shed what the turn says, into `done.shed`, and mark it in `done.placed`, which has the turn's new jobs."""
     for shed in turn.shed:
-        surplus = shed.surplus - _refused(turn, done, shed.queue)
+        surplus = shed.surplus - _not_in(turn, done, shed.queue) + shed.known
         if surplus > 0:
             done.shed += ((job_id, shed.queue) for job_id in _shed(connection, shed, surplus, turn.now))
     gone = {job_id for job_id, _ in done.shed}
@@ -28,10 +28,16 @@ def shed_surplus(connection: sqlite3.Connection, turn: Turn, done: Committed) ->
         ]
 
 
-def _refused(turn: Turn, done: Committed, queue: str) -> int:
-    """How many of the new jobs did not go in, because their batch broke a rule: nothing need go for them."""
-    refused = (batch for batch, places in zip(turn.batches, done.placed, strict=True) if isinstance(places, Exception))
-    return sum(job.queue == queue for batch in refused for job in batch.jobs)
+def _not_in(turn: Turn, done: Committed, queue: str) -> int:
+    """How many of the new jobs did not go in, as duplicates, or because their batch broke a rule: nothing need go for
+    them."""
+    count = 0
+    for batch, places in zip(turn.batches, done.placed, strict=True):
+        if isinstance(places, Exception):
+            count += sum([job.queue == queue for job in batch.jobs])
+        else:
+            count += sum([place.duplicate and job.queue == queue for job, place in zip(batch.jobs, places, strict=True)])
+    return count
 
 
 def _shed(connection: sqlite3.Connection, shed: Shed, surplus: int, now: int) -> list[int]:

@@ -13,8 +13,8 @@ carries no meaning of its own. What counts is `job_id` at the moment when `_ring
   does not end then, the supervisor's hard limit follows.
 
 `stopping` is what the supervisor wants to end (Stop) of what was sent here before. Such a job may be on its way from
-the lane's queue to its handler: then `arm` finds it. The same job may come once more, in a later attempt, so it is
-taken out when it does; and all is forgotten when the lane has nothing left to do.
+the lane's queue to its handler: therefore the lane looks once it has set `job_id`. The same job may come again, in a
+later attempt, so it is taken out when it does; and all is forgotten when the lane has nothing left to do.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Alarm:
         self._main_thread = threading.get_ident()
         #: The job whose handler may be interrupted; 0: nothing may be raised.
         self.job_id = 0
-        #: When its time is over (CLOCK_MONOTONIC); 0: never.
+        #: When its time is over (CLOCK_MONOTONIC); 0: never. Set before `job_id`, as is the limit.
         self.due_ns = 0
         #: Its limit, for the message.
         self.limit_ms = 0
@@ -52,17 +52,9 @@ class Alarm:
 
     # --- the main thread
 
-    def arm(self, job_id: int, limit_ms: int | None, started_ns: int) -> None:
-        """The handler of this job is about to be called. Raises JobCancelled, JobTimeout: from here on."""
-        if limit_ms is None:
-            self.due_ns = 0
-        else:
-            self.limit_ms = limit_ms
-            self.due_ns = started_ns + limit_ms * 1_000_000
-        self.job_id = job_id
-        # Looked at after `job_id` is set: whoever asked for the end of this job before that has rung in vain.
-        if job_id in self.stopping:
-            self._ring(0, None)
+    def ring(self) -> None:
+        """After `job_id` was set: whoever asked for the end of this job before that has rung in vain."""
+        self._ring(0, None)
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
         job_id = self.job_id

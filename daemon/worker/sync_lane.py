@@ -180,7 +180,15 @@ class SyncLane:
         """
         alarm = self._alarm
         try:
-            alarm.arm(row.id, row.timeout_ms, started_ns)
+            limit_ms = row.timeout_ms
+            if limit_ms is None:
+                alarm.due_ns = 0
+            else:
+                alarm.limit_ms = limit_ms
+                alarm.due_ns = started_ns + limit_ms * 1_000_000
+            alarm.job_id = row.id
+            if alarm.stopping:
+                alarm.ring()
             if context is None:
                 return handler.function(**args)
             return handler.function(context, **args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import unicodedata
 from datetime import datetime
@@ -24,15 +25,21 @@ _STATE_COLOURS = {
     "warn": "yellow",
     "FAIL": "red",
 }
+#: Colours, bold and the like, and nothing else that an escape can do.
+_COLOUR = re.compile(r"(\x1b\[[0-9;:]{0,40}m)")
+_COLOUR_END = "\x1b[0m"
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"))
 
 
 def clean(text: str, *, lines: bool = False) -> str:
-    """`text` without anything that could steer a terminal; `lines` keeps line ends and tabs."""
-    kept = "\n\t" if lines else ""
+    """`text` without anything that could steer a terminal; `lines` keeps line ends and tabs, and colours."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in kept else _escape(c) for c in text)
+    parts = _COLOUR.split(text) if lines else [text]
+    kept = "\n\t" if lines else ""
+    parts[::2] = ["".join(c if c.isprintable() or c in kept else _escape(c) for c in part) for part in parts[::2]]
+    # What is coloured must not colour what comes after it.
+    return "".join(parts) + (_COLOUR_END if len(parts) > 1 else "")
 
 
 def _escape(char: str) -> str:

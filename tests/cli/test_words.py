@@ -108,6 +108,13 @@ def test_text_is_safe_and_fits(text: str, width: int) -> None:
     assert shown.isprintable()
 
 
+def test_colours_of_a_log_pass_and_nothing_else() -> None:
+    """The colours of a command would stand there as text; or a log could clear the screen, or colour the prompt."""
+    assert clean("\x1b[1;31mred\x1b[m\tx\n", lines=True) == "\x1b[1;31mred\x1b[m\tx\n\x1b[0m"
+    assert clean("\x1b[2Jgone\x1b]0;title\x07\r\n", lines=True) == "\\x1b[2Jgone\\x1b]0;title\\x07\\r\n"
+    assert clean("\x1b[31mred") == "\\x1b[31mred"
+
+
 @given(st.lists(st.tuples(st.integers(), st.text(), st.text()), max_size=5), st.integers(40, 200))
 def test_tables_fit_and_align(rows: list[tuple[int, str, str]], width: int) -> None:
     """Whatever is in the queue, a line of a table is one line, and no wider than the terminal."""

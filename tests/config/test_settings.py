@@ -21,6 +21,7 @@ from perdure.config.paths import MAX_SOCKET_PATH_BYTES
 from perdure.config.rules import Choice, Duration, Folders, Group, Mode, Modules, Name, PathText, Size, Whole
 from perdure.config.rules_remote import Dsn, Flag, Ratio, Text, Url, Words
 from perdure.config.settings import DEFAULT_TOML, Settings, all_keys, load_settings
+from perdure.config.shell import ProgramPatterns
 from perdure.errors import ConfigError
 
 MODULE = 'the name of a module, such as "jobs" or "app.jobs"'

@@ -104,7 +104,7 @@ def test_who_follows_a_flood_hears_what_was_left_out(tmp_path: Path) -> None:
     assert heard["values"] + heard["values left out"] == offered["values"]
     assert heard["lines left out"] > 0
     last = [one for one in listener.entries if isinstance(one, Progress)][-1]
-    assert last.done == offered["progress"] - 1
+    assert last.done == offered["lines"] - 1
     states = [one.state for one in listener.entries if isinstance(one, StateChange)]
     assert states[-1] == "completed"
 

@@ -191,9 +191,7 @@ def test_queued_jobs_can_be_cancelled(client: Client) -> None:
     assert again.error is not None
 
 
-def test_jobs_sent_ahead_can_be_cancelled_and_running_ones_cannot(
-    client: Client, daemon: Daemon, tmp_path: Path
-) -> None:
+def test_jobs_sent_ahead_can_be_cancelled_beside_one_that_runs(client: Client, daemon: Daemon, tmp_path: Path) -> None:
     """Prefetch would take away what a producer may do with a job that has not begun."""
     client.wait_sync([job.id for job in client.enqueue_many_sync([JobSpec("note", _note(tmp_path))] * 50)], 20)
     blocker = client.enqueue_sync("work", {"file": str(tmp_path / "work"), "seconds": 1.0})
@@ -202,8 +200,6 @@ def test_jobs_sent_ahead_can_be_cancelled_and_running_ones_cannot(
     await_executing(daemon, blocker.id)
     verdicts = client.cancel_sync([job.id for job in behind])
     assert [verdict.error for verdict in verdicts] == [None] * 30
-    (running_one,) = client.cancel_sync(blocker.id)
-    assert running_one.error is not None
     ends = client.wait_sync([job.id for job in behind], 20)
     assert {end.state for end in ends} == {"cancelled"}
     assert end_of(client, blocker.id).state == "completed"

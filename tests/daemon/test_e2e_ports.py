@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -294,7 +295,7 @@ def test_the_daemon_stops(tmp_path: Path) -> None:
 
             thread = threading.Thread(target=attach)
             thread.start()
-            one.process.terminate()  # type: ignore[union-attr]
+            one.send(signal.SIGTERM)
             port.send(b"still there")
             assert port.receive() == b"STILL THERE"
             port.close()
@@ -332,13 +333,13 @@ def measure(daemon: Daemon, client: Client, gib: float) -> dict[str, float]:
         assert process.communicate(timeout=120)[0] == str(mib << 20).encode()
 
     def attach_out(mib: int) -> None:
-        process = attaching(daemon, client.enqueue_sync("source", {"mib": mib}).id, stdin=None)
-        assert process.stdout is not None
-        room, count = bytearray(1 << 20), 0
-        while got := process.stdout.readinto(room):  # type: ignore[attr-defined]
-            count += got
-        assert count == mib << 20
-        assert process.wait(30) == 0
+        with attaching(daemon, client.enqueue_sync("source", {"mib": mib}).id, stdin=None) as process:
+            assert process.stdout is not None
+            room, count = bytearray(1 << 20), 0
+            while got := os.readv(process.stdout.fileno(), [room]):
+                count += got
+            assert count == mib << 20
+            assert process.wait(30) == 0
 
     def client_in(mib: int) -> None:
         with client.attach_sync(client.enqueue_sync("sink").id) as port:

@@ -138,6 +138,32 @@ def test_duplicates_need_no_room() -> None:
     assert (core.gauges["r"].waiting, core.gauges["r"].coming) == (4, 0)
 
 
+def test_known_duplicates_take_nobodys_room() -> None:
+    """Jobs would be shed for one that is in the queue already, or the queue end up over its limit."""
+    core = made(s=3)
+    one = batch(job("s", unique_key="k"))
+    assert core.admit(one, core.needs(one, NOW, {("k", "k")}), NOW) == {}
+    assert core.gauges["s"].coming == 0
+    assert offer(core, job("s")) == {}, "the fourth"
+    two = batch(job("s", unique_key="k"), job("s"))
+    sheds = core.admit(two, core.needs(two, NOW, {("k", "k")}), NOW)
+    assert sheds == {"s": 1}
+    (shed,) = core.shed(sheds, NOW)
+    assert (shed.surplus, shed.known) == (1, 2)
+    assert core.shed(sheds, NOW)[0].known == 0, "in the turn after"
+    core.committed(Turn(NOW, batches=[one]), Committed(placed=[[Placed(1, True)]]))
+    assert (core.gauges["s"].waiting, core.gauges["s"].coming) == (3, 2)
+
+
+def test_what_was_claimed_before_the_first_count_comes_back() -> None:
+    """After a restart, jobs that fail would come back unseen, and the queue take more than it may."""
+    core = Pressure(QueueLimits(QueueSettings(), BLOCKING))
+    commit(core, claims=[Claim("r", 2)], claimed=[claimed(1, "r"), claimed(2, "r")])
+    core.counted({"r": Depth(3, None)})
+    commit(core, released=[Released(1, 7)], completed={7: [2]})
+    assert core.gauges["r"].waiting == 4
+
+
 def test_shedding_never_takes_more_than_comes() -> None:
     """A limit that was lowered would empty the queue at the next enqueue."""
     core = made(s=3)

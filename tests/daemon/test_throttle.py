@@ -1,7 +1,8 @@
-"""What the throttle and the group commit do together when the disk is full."""
+"""The throttle beside the group commit on a full disk, and beside the store when many ask at once."""
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,9 @@ from perdure.daemon import commit
 from perdure.daemon.commit import Committer
 from perdure.daemon.throttle import Throttle
 from perdure.daemon.waiters import Waiters
-from perdure.errors import StoreFull
+from perdure.errors import QueueFull, StoreFull
 from perdure.store.models import Committed, Depth, NewBatch, NewJob, Turn
+from tests.support.wait import async_wait_until
 
 
 class FullOnce:
@@ -54,3 +56,51 @@ async def test_a_full_disk_sheds_nothing_and_frees_the_room(monkeypatch: pytest.
         await placed
     assert store.turns == [(1, 1), (0, 0)]
     assert (throttle.pressure.gauges["s"].waiting, throttle.pressure.gauges["s"].coming) == (2, 0)
+
+
+class Counted:
+    """A store that counts when it is let; `counts`: which queues each count was for."""
+
+    def __init__(self) -> None:
+        self.counts: list[list[str]] = []
+        self.go = asyncio.Event()
+
+    async def depths(self, queues: dict[str, int]) -> dict[str, Depth]:
+        """Three jobs in each."""
+        self.counts.append(sorted(queues))
+        await self.go.wait()
+        return {name: Depth(3, None) for name in queues}
+
+    async def keys_held(self, keys: set[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those named "held"."""
+        return {key for key in keys if key[1] == "held"}
+
+
+async def test_one_count_serves_all_who_wait_for_it() -> None:
+    """After a cancel, a thousand producers would have a long queue counted a thousand times, and no job would run."""
+    settings = Settings(queue_overrides={"r": {"max_depth": 4}})
+    store: Any = Counted()
+    batches: list[NewBatch] = []
+    supervisor: Any = SimpleNamespace(
+        clock=SystemClock(),
+        store=store,
+        task=asyncio.ensure_future,
+        core=SimpleNamespace(enqueue=batches.append),
+        pulse=SimpleNamespace(set=lambda: None),
+        committer=SimpleNamespace(expect=lambda batch, future: future),
+    )
+    throttle = Throttle(supervisor, settings.queue_limits())
+    job = NewJob("k", "r", 0, "{}", 3, 2, None, None, None, None)
+    placed = [throttle.place(NewBatch([job], False), None) for _ in range(5)]
+    await async_wait_until(lambda: store.counts)
+    placed[0].cancel()
+    store.go.set()
+    refused = await asyncio.gather(*placed[2:], return_exceptions=True)
+    assert (len(batches), placed[1].done()) == (1, False), "one for which there is room"
+    assert {type(error) for error in refused} == {QueueFull}
+    assert store.counts == [["r"]]
+    with pytest.raises(QueueFull):
+        await throttle.place(NewBatch([job._replace(unique_key="new")], False), None)
+    throttle.place(NewBatch([job._replace(unique_key="held")], False), None)
+    await async_wait_until(lambda: len(batches) == 2)
+    assert store.counts == [["r"]], "a full queue was counted again for a unique key"

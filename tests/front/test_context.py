@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from perdure.context import Context
-from perdure.errors import UnknownDependency, UsageError
+from perdure.errors import CommandFailed, UnknownDependency, UsageError
 
 
 def test_a_context_for_unit_tests_needs_nothing() -> None:
@@ -105,3 +105,31 @@ async def test_a_block_with_the_same_key_inside_of_another_is_refused() -> None:
             pass
     async with ctx.once("charge").postgres():
         pass
+
+
+async def test_commands_are_really_run_in_tests(capsys: pytest.CaptureFixture[str]) -> None:
+    """A unit test of a handler that runs a command would need a double for it, or a daemon."""
+    ctx = Context.for_test()
+    ended = await ctx.run("sh", "-c", "echo out; cat", input="in")
+    assert (ended.returncode, ended.last_lines) == (0, "out\nin")
+    assert capsys.readouterr().out == "out\nin\n"
+    assert ctx.blocking.run("echo", "x", capture=True).stdout == b"x\n"
+    with pytest.raises(CommandFailed):
+        await ctx.run("false")
+    with pytest.raises(UsageError, match="no client in a test"):
+        await ctx.port()
+    with pytest.raises(UsageError, match="no client in a test"):
+        ctx.blocking.port()
+
+
+def test_blocking_commands_are_run_in_tests() -> None:
+    """The same for a synchronous handler."""
+    assert Context.for_test().blocking.run("sh", "-c", "exit 3", check=False).returncode == 3
+
+
+async def test_the_kind_shell_can_be_called() -> None:
+    """The ready-made kind would be the only one that cannot be tried in a test."""
+    from perdure.kinds.shell import shell
+
+    assert await shell(Context.for_test(), ["echo", "hi"], cwd="/") == {"returncode": 0, "last_lines": "hi"}
+    assert (shell.spec.max_attempts, shell.spec.timeout_ms) == (1, 0)

@@ -158,6 +158,19 @@ async def test_nothing_is_shed_for_jobs_that_do_not_go_in(open_desk: OpenDesk) -
         assert done.shed == [(old[1].id, "default")], "one for the one that went in"
 
 
+async def test_nothing_is_shed_for_duplicates(open_desk: OpenDesk) -> None:
+    """Ten producers that enqueue one unique job at once would throw ten others away for it."""
+    async with open_desk() as desk:
+        old = await desk.enqueue(*[new_job(priority=9)] * 4, new_job(unique_key="there"))
+        batches = [NewBatch([new_job(unique_key="k")], False) for _ in range(3)]
+        done = await desk.turn(batches=batches, shed=shed(3))
+        assert done.shed == [(old[3].id, "default")]
+        # Of the two that are known to be duplicates, one has become none by now.
+        batches = [NewBatch([new_job(unique_key=key) for key in ("there", "gone", "new")], False)]
+        done = await desk.turn(batches=batches, shed=[shed(1)[0]._replace(known=2)])
+        assert done.shed == [(old[2].id, "default"), (old[1].id, "default")]
+
+
 async def test_what_is_shed_is_not_claimed_in_the_same_turn(open_desk: OpenDesk) -> None:
     """A worker would run a job that is in the dead letters."""
     async with open_desk() as desk:
