@@ -181,19 +181,26 @@ class Pressure:
             if gauge is not None:
                 gauge.counted(depth)
 
+    def aged(self, depths: dict[str, Depth]) -> None:
+        """So old are these queues; nobody has counted their jobs."""
+        for name, depth in depths.items():
+            if (gauge := self.gauges.get(name)) is not None:
+                gauge.oldest_at = depth.oldest_at
+
     def bounds(self, names: Iterable[str]) -> dict[str, int]:
         """How far to count these queues."""
         return {name: gauge.bound for name in names if (gauge := self.gauges.get(name) or self._new_gauge(name))}
 
     def to_count(self, *, all_of_them: bool = False) -> dict[str, int]:
-        """What to count now and then, and how far; empty queues are forgotten."""
+        """What to count now and then, and how far; 0: only its age is asked for. Empty queues are forgotten."""
         wanted = {name for waiting in self.in_line for name in waiting.needs}
         for name in [name for name, gauge in self.gauges.items() if gauge.idle and name not in wanted]:
             del self.gauges[name]
+        count = {name: all_of_them or gauge.doubtful or gauge.more for name, gauge in self.gauges.items()}
         return {
-            name: gauge.bound
+            name: gauge.bound if count[name] else 0
             for name, gauge in self.gauges.items()
-            if all_of_them or gauge.doubtful or gauge.more or gauge.limits.max_age_ms or name in self._lines
+            if count[name] or gauge.limits.max_age_ms
         }
 
     def committed(self, turn: Turn, result: Committed) -> None:

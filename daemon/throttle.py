@@ -218,7 +218,9 @@ class Throttle:
             return
         self._counting = True
         try:
-            self.pressure.counted(await self._supervisor.store.depths(wanted))
+            depths = await self._supervisor.store.depths(wanted)
+            self.pressure.counted({name: depth for name, depth in depths.items() if wanted[name]})
+            self.pressure.aged({name: depth for name, depth in depths.items() if not wanted[name]})
         finally:
             self._counting = False
         self.advance()

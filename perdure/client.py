@@ -18,7 +18,7 @@ from perdure.connections import LoopConnections, ThreadConnections
 from perdure.data_check import encode_args
 from perdure.errors import PerdureError
 from perdure.options import duration_ms, job_spec
-from perdure.payload import Source, prepare, result_file, result_value
+from perdure.payload import Source, prepare, prepare_beside, result_file, result_value
 from perdure.wire import control
 from perdure.wire.data import DeadFilter, DeadView, Enqueued, JobFilter, JobSpec, JobView, KindSpec, QueueView, Verdict
 from perdure.wire.streams import TOPICS, Entry, Skipped, Topic
@@ -100,9 +100,7 @@ class Client:
         before the answer, ChannelClosed is raised and the job is never sent twice: whether it was taken is not known.
         """
         spec = _spec(kind, args, options)
-        # A digest, or a copy, of something large takes its time.
-        made = prepare(blob, spool) if blob is None else await asyncio.to_thread(prepare, blob, spool)
-        with closing(made) as file:
+        with closing(prepare(blob, spool) if blob is None else await prepare_beside(blob, spool)) as file:
             file.put_into(spec)
             ask = asks.enqueue([spec], strict, file.fds, _patience_ms(patience))
             return (await self._put(ask, file.seconds()))[0]

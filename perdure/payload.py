@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import os
 import stat
+import threading
 from typing import Any, BinaryIO, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -57,6 +59,33 @@ def prepare(source: Source | None, spool: bool = False) -> Payload:
         path = os.path.abspath(os.fspath(source))
         return Payload(None, [_open(path)]) if spool else Payload(_named(path), [])
     return Payload(None, [_memfd(source)])
+
+
+async def prepare_beside(source: Source | None, spool: bool = False) -> Payload:
+    """`prepare` in a thread: a digest, or a copy, of something large takes its time.
+
+    Who is cancelled meanwhile leaves nothing open behind.
+    """
+    made: list[Payload] = []
+    abandoned = False
+    lock = threading.Lock()
+
+    def make() -> None:
+        payload = prepare(source, spool)
+        with lock:
+            made.append(payload)
+            if abandoned:
+                payload.close()
+
+    try:
+        await asyncio.to_thread(make)
+    except asyncio.CancelledError:
+        with lock:
+            abandoned = True
+            for payload in made:
+                payload.close()
+        raise
+    return made[0]
 
 
 def result_value(view: ResultView, fds: list[int]) -> Any:

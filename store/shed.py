@@ -36,7 +36,8 @@ def _not_in(turn: Turn, done: Committed, queue: str) -> int:
         if isinstance(places, Exception):
             count += sum([job.queue == queue for job in batch.jobs])
         else:
-            count += sum([place.duplicate and job.queue == queue for job, place in zip(batch.jobs, places, strict=True)])
+            pairs = zip(batch.jobs, places, strict=True)
+            count += sum([place.duplicate and job.queue == queue for job, place in pairs])
     return count
 
 

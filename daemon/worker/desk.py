@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from perdure.errors import UsageError
 
 if TYPE_CHECKING:
     import socket
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from perdure.wire.data import Blob
     from perdure.wire.work import JobRow
 
+T = TypeVar("T")
+
 
 class JobDesk:
     """Made when the job starts, closed when it ends. Its parts are made when they are first asked for."""
@@ -26,11 +31,11 @@ class JobDesk:
     __slots__ = (
         "_bench",
         "_closed",
-        "_commands",
         "_ends_at",
         "_payload",
         "_port",
         "_row",
+        "_tasks",
         "_teller",
         "cancelled",
         "result",
@@ -50,8 +55,8 @@ class JobDesk:
         #: When its time is over, in seconds of time.monotonic().
         limit = row.timeout_ms
         self._ends_at = None if limit is None else bench.clock.monotonic_ns() / 1e9 + limit / 1000
-        #: Tasks that run a command for it.
-        self._commands: set[asyncio.Task[Any]] = set()
+        #: Tasks that run a command for it, or wait at its port.
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def progress(self, done: float, total: float | None, text: str | None) -> None:
         """See Context.progress."""
@@ -69,8 +74,10 @@ class JobDesk:
 
     def blob(self) -> memoryview:
         """See Context.blob."""
-        from perdure.daemon.worker.spooling import no_payload
+        from perdure.daemon.worker.spooling import no_payload, too_late
 
+        if self._closed:
+            raise too_late(self._row.id)
         opened = self._open_payload()
         if opened is None:
             raise no_payload(self._row.id)
@@ -78,8 +85,10 @@ class JobDesk:
 
     def result_file(self) -> BinaryIO:
         """See Context.result_file."""
-        from perdure.daemon.worker.spooling import ResultFile
+        from perdure.daemon.worker.spooling import ResultFile, too_late
 
+        if self._closed:
+            raise too_late(self._row.id)
         if self.result is None:
             self.result = ResultFile(self._bench.spool, self._row)
         return self.result.file
@@ -94,13 +103,20 @@ class JobDesk:
         return self._bench.toolbox.bridge.run_to_end(patience, self._run, self._sink(), argv, options)
 
     async def _run(self, sink: Sink, argv: tuple[str, ...], options: dict[str, Any]) -> Completed:
+        return await self._while_it_runs(self._bench.commands.run(self._row, sink, self._ends_at, argv, **options))
+
+    async def _while_it_runs(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something that the end of the job ends, also if the handler does not wait for it. Raises UsageError."""
         task = asyncio.current_task()
         assert task is not None
-        self._commands.add(task)
+        if self._closed:
+            work.close()
+            raise UsageError(f"job {self._row.id} has ended: it can run no command and open no port any more")
+        self._tasks.add(task)
         try:
-            return await self._bench.commands.run(self._row, sink, self._ends_at, argv, **options)
+            return await work
         finally:
-            self._commands.discard(task)
+            self._tasks.discard(task)
 
     def _sink(self) -> Sink:
         """Where the output of a command goes that the caller starts: looked up in its own thread and context."""
@@ -125,7 +141,7 @@ class JobDesk:
     async def _open_port(self, timeout: float | None) -> socket.socket:
         if self._port is not None:
             self._port.close()
-        return await self._bench.ports.open(self._row.id, timeout)
+        return await self._while_it_runs(self._bench.ports.open(self._row.id, timeout))
 
     def close(self) -> None:
         """The job has ended, one way or another: give back what it held."""
@@ -138,7 +154,7 @@ class JobDesk:
             self.result.close()
         if self._port is not None:
             self._port.close()
-        for task in tuple(self._commands):
+        for task in tuple(self._tasks):
             # What a handler has started without waiting for it must not outlive the job.
             task.get_loop().call_soon_threadsafe(task.cancel)
 
@@ -152,8 +168,10 @@ class JobDesk:
 
     def _open_payload(self) -> Payload | None:
         if self._payload is None and self._row.blob is not None:
-            from perdure.daemon.worker.spooling import Payload
+            from perdure.daemon.worker.spooling import Payload, too_late
 
+            if self._closed:
+                raise too_late(self._row.id)
             self._payload = Payload(self._bench.spool, self._row.blob)
         return self._payload
 

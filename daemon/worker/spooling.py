@@ -152,6 +152,11 @@ def check_size(size: int, limit_bytes: int) -> None:
         )
 
 
+def too_late(job_id: int) -> UsageError:
+    """The error for a thread or a task that outlives its job: what it would open, nobody would close."""
+    return UsageError(f"job {job_id} has ended: its files can only be used while it runs")
+
+
 def no_payload(job_id: int) -> UsageError:
     """The error for a job that has none."""
     return UsageError(f"job {job_id} has no payload")

@@ -110,6 +110,7 @@ def values_for(key: Key) -> st.SearchStrategy[object]:
         Text: st.text("abc/. äé-", min_size=1, max_size=20),
         Url: st.just("") if not isinstance(rule, Url) else st.sampled_from(["", rule.example]),
         Words: st.lists(st.just("http.request"), max_size=1).map(tuple),
+        ProgramPatterns: st.lists(st.from_regex(r"/[a-z*?]{1,5}", fullmatch=True), unique=True).map(tuple),
         Modules: st.lists(st.from_regex(r"[a-z_]{1,5}(\.[a-z_]{1,5})?", fullmatch=True), unique=True).map(tuple),
     }
     if isinstance(rule, Duration) and rule.zero_is_none:

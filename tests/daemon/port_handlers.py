@@ -8,6 +8,8 @@ import os
 import signal
 
 from perdure import Context, job
+from perdure.adapters.port import Port
+from perdure.errors import UsageError
 
 
 @job("shout")
@@ -122,3 +124,31 @@ async def twice_at_once(ctx: Context) -> list[str]:
     answers = await asyncio.gather(ctx.port(), return_exceptions=True)
     first.cancel()
     return [type(answer).__name__ for answer in answers]
+
+
+@job("leaves-its-port")
+async def leaves_its_port(ctx: Context) -> None:
+    """End while somebody still waits at the port."""
+    left.append(asyncio.ensure_future(ctx.port()))
+    await asyncio.sleep(0.1)
+
+
+left: list[asyncio.Future[Port]] = []
+
+
+@job("too-late")
+async def too_late(ctx: Context) -> str:
+    """What the contexts of jobs that have ended say."""
+    if not old:
+        old.append(ctx)
+        return "first"
+    told = []
+    for attempt in (old[0].port(), old[0].run("true")):
+        try:
+            await attempt
+        except UsageError as error:
+            told.append(str(error))
+    return " | ".join(told)
+
+
+old: list[Context] = []

@@ -234,6 +234,23 @@ def test_one_port_at_a_time(client: Client) -> None:
     assert end_of(client, job_id).result == '["UsageError"]'
 
 
+def test_the_port_ends_with_its_job(client: Client) -> None:
+    """A client would get a line to a job that has ended, and wait for ever."""
+    job_id = client.enqueue_sync("leaves-its-port").id
+    assert end_of(client, job_id).state == "completed"
+    with pytest.raises(WrongState):
+        client.attach_sync(job_id)
+
+
+def test_a_context_is_of_no_use_after_its_job(client: Client) -> None:
+    """A task that outlives its job would start commands that nobody ends."""
+    results: set[str | None] = set()
+    while len(results) < 2:
+        results |= {end.result for end in client.wait_sync([client.enqueue_sync("too-late").id for _ in range(4)])}
+    (told,) = results - {'"first"'}
+    assert (told or "").count("has ended: it can run no command and open no port any more") == 2
+
+
 # --- somebody dies
 
 

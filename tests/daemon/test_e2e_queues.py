@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from perdure.wire.control import Ping
 from perdure.wire.data import JobFilter, JobSpec, JobView, QueueView
 from tests.daemon.e2e import QUICK, dead_letter, errors_of, make_daemon, query, running
 from tests.support.daemon import Daemon
-from tests.support.wait import wait_until
+from tests.support.wait import async_wait_until, wait_until
 
 LIMITS = """
 [queues.refuse]
@@ -213,6 +214,33 @@ async def test_who_goes_away_leaves_the_line(daemon: Daemon, client: Client) -> 
         client.cancel_sync(there[1].id)
         last = client.enqueue_sync("noop", queue="block", patience=0)
         assert ids(client, "block") == [third, last.id], "and the others never come"
+
+
+async def test_who_goes_away_leaves_no_payload(daemon: Daemon, client: Client) -> None:
+    """Each producer that gave up at a full queue would leave its file in the spool for hours."""
+    folder = daemon.folder / "perdure.db.d" / "spool"
+
+    def whole() -> list[str]:
+        return [name for name in os.listdir(folder) if not name.startswith(".")] if folder.exists() else []
+
+    client.enqueue_many_sync([JobSpec("noop", queue="block")] * 2)
+    async with daemon.client() as gone:
+        waits = asyncio.create_task(gone.enqueue("noop", queue="block", blob=b"12345"))
+        await async_wait_until(whole)
+        waits.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+        await async_wait_until(lambda: not whole())
+
+
+async def test_concurrent_duplicates_shed_one_job(daemon: Daemon, client: Client) -> None:
+    """Producers that enqueue the same unique job at once would throw a whole queue away."""
+    there = client.enqueue_many_sync([JobSpec("noop", queue="shed")] * 3)
+    async with daemon.client() as other:
+        asked = [other.enqueue("noop", queue="shed", unique="k", priority=-1) for _ in range(6)]
+        placed = await asyncio.gather(*asked)
+    assert sorted(job.duplicate for job in placed) == [False] + [True] * 5
+    assert ids(client, "shed") == [there[0].id, there[1].id, placed[0].id]
 
 
 def test_a_long_file_goes_in_as_fast_as_it_is_worked_off(daemon: Daemon, client: Client) -> None:

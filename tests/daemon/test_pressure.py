@@ -138,6 +138,17 @@ def test_duplicates_need_no_room() -> None:
     assert (core.gauges["r"].waiting, core.gauges["r"].coming) == (4, 0)
 
 
+def test_the_age_of_a_queue_is_looked_at_without_a_count() -> None:
+    """A long queue with a limit of age would be counted every second, which holds up all commits."""
+    core = Pressure(QueueLimits(QueueSettings(), {"o": {"max_age_ms": 5_000, "max_depth": 100_000}}))
+    core.counted({"o": Depth(70_000, NOW)})
+    assert core.to_count() == {"o": 0}
+    core.aged({"o": Depth(0, NOW - 6_000), "gone": Depth(0, 1)})
+    assert (core.gauges["o"].waiting, core.gauges["o"].too_old(NOW)) == (70_000, True)
+    core.doubt()
+    assert core.to_count() == core.to_count(all_of_them=True) == core.bounds(["o"])
+
+
 def test_known_duplicates_take_nobodys_room() -> None:
     """Jobs would be shed for one that is in the queue already, or the queue end up over its limit."""
     core = made(s=3)
@@ -283,7 +294,7 @@ def test_empty_queues_are_forgotten() -> None:
     waiting = batch(job(), job("s"))
     core.counted({"b": Depth(4, None), "s": Depth(0, None)})
     core.join(waiting, core.needs(waiting, NOW), None)
-    assert core.to_count() == {"b": 1_004}
+    assert core.to_count() == {}
     assert set(core.gauges) >= {"b", "s"}, "not while somebody waits who needs them"
 
 

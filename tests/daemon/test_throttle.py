@@ -58,6 +58,16 @@ async def test_a_full_disk_sheds_nothing_and_frees_the_room(monkeypatch: pytest.
     assert (throttle.pressure.gauges["s"].waiting, throttle.pressure.gauges["s"].coming) == (2, 0)
 
 
+async def test_a_probe_that_is_shed_gives_way() -> None:
+    """A breaker would wait for the verdict of a job that is in the dead letters."""
+    ended: list[int] = []
+    breakers = SimpleNamespace(ended=ended.extend)
+    supervisor: Any = SimpleNamespace(clock=SystemClock(), breakers=breakers)
+    throttle = Throttle(supervisor, Settings(queue_overrides={"s": {"max_depth": 2}}).queue_limits())
+    throttle.committed(Turn(1), Committed(shed=[(7, "s")]))
+    assert ended == [7]
+
+
 class Counted:
     """A store that counts when it is let; `counts`: which queues each count was for."""
 

@@ -55,7 +55,6 @@ REQUESTS: list[tuple[str, tuple[Any, ...], Any]] = [
     ("get", (3,), control.GetJob(3)),
     ("list", (JobFilter(queue="q"),), control.ListJobs(JobFilter(queue="q"))),
     ("wait", ([1, 2],), control.WaitJobs([1, 2])),
-    ("cancel", (1,), control.CancelJobs([1])),
     ("retry", ({1},), control.RetryJobs([1])),
     ("log", (1, 5), control.ReadLog(1, 5)),
     ("dead_get", (1,), control.GetDead(1)),
@@ -97,9 +96,10 @@ def test_every_method_has_its_twin() -> None:
 
 
 def test_acts_name_their_user(daemon: DaemonDouble, client: Client) -> None:
-    """Nobody could see who replayed a dead letter."""
+    """Nobody could see who replayed a dead letter, or stopped a job."""
     daemon.answer = empty
     client.replay_sync(1, {"lang": "de"})
+    client.cancel_sync(1)
     client.discard_sync([1])
     client.pause_sync("q")
     client.resume_sync("q")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from perdure import payload
 from perdure.errors import InvalidOption
 from perdure.payload import prepare, result_file, result_value
 from perdure.wire.control import ResultView
 from perdure.wire.data import Blob, JobSpec
 from perdure.wire.packet import SEALS
+from tests.support.wait import async_wait_until
 
 
 def test_a_named_file_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +53,37 @@ def test_a_file_that_is_spooled_is_only_opened(tmp_path: Path) -> None:
     assert (payload.blob, len(payload.fds)) == (None, 1)
     assert payload.seconds() > 100
     payload.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_who_gives_up_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """Each enqueue of bytes that is cancelled would keep its copy of them in memory for ever."""
+    made: list[payload.Payload] = []
+    begun, go, done = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(source: payload.Source | None, spool: bool) -> payload.Payload:
+        begun.set()
+        assert late or go.wait(10)
+        made.append(prepare(source, spool))
+        return made[0]
+
+    def to_thread(make: Callable[[], None]) -> asyncio.Future[None]:
+        if late:  # it has made it, and its caller has not seen that yet
+            make()
+            return asyncio.get_running_loop().create_future()
+        return asyncio.get_running_loop().run_in_executor(None, lambda: (make(), done.set())[0])
+
+    monkeypatch.setattr(payload, "prepare", slow)
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    task = asyncio.ensure_future(payload.prepare_beside(b"12345"))
+    await async_wait_until(begun.is_set)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go.set()
+    await async_wait_until(lambda: late or done.is_set())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(made[0].fds[0])
 
 
 def test_what_is_no_payload_is_refused(tmp_path: Path) -> None:

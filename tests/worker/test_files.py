@@ -7,12 +7,18 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 
+from perdure.clock import SystemClock
 from perdure.daemon.spool import look, partials_of
 from perdure.daemon.spool_file import SpoolFile
+from perdure.daemon.worker.desk import JobDesk
+from perdure.daemon.worker.spooling import Spool
+from perdure.errors import UsageError
 from perdure.wire.data import Blob
 from perdure.wire.work import JobRow
 from tests.support.disks import small_disk_at
@@ -197,3 +203,19 @@ def test_a_full_disk_fails_the_attempt_only(file_rig: Rig, tmp_path: Path) -> No
         assert worker.failed[1].error.type == worker.failed[2].error.type == "StoreFull"
         assert os.listdir(disk / "spool") == [worker.spooled[4].spool]
         worker.close()
+
+
+def test_what_outlives_its_job_gets_no_files(tmp_path: Path) -> None:
+    """A thread that a handler has left behind would read zeros for its payload, or hold files that nobody closes."""
+    bench: Any = SimpleNamespace(spool=Spool(str(tmp_path / "spool"), 1 << 30), clock=SystemClock())
+    row = with_payload(1, "sum", named(tmp_path / "data"))
+    used, unused = JobDesk(bench, row), JobDesk(bench, row)
+    assert used.blob() == CONTENT
+    for desk in (used, unused):
+        desk.close()
+        for late in (desk.blob, desk.result_file):
+            with pytest.raises(UsageError, match="job 1 has ended"):
+                late()
+    assert used.payload is not None
+    assert used.payload.size == len(CONTENT)
+    assert not (tmp_path / "spool").exists()
