@@ -41,7 +41,11 @@ class SpoolFile:
         self._synced = 0
         self._digest = hashlib.sha256()
         self.fd = os.open(self.partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.discard()  # a file system without locks
+            raise
 
     def write(self, data: memoryview) -> None:
         """Append all of it."""

@@ -58,7 +58,7 @@ def _marked(there: Iterable[kin.Process], is_owner: Callable[[str], bool], jobs:
     """Those with such a mark, and who is in a session with them: it may have cleaned its environment."""
     all_of_them = list(there)
     own = _own_line()
-    sessions = {one.session for one in all_of_them if _belongs(one, is_owner, jobs)} - {os.getsid(0)}
+    sessions = {one.session for one in all_of_them if _belongs(one, is_owner, jobs)} - {0, os.getsid(0)}
     return [one for one in all_of_them if one.session in sessions and one.pid not in own]
 
 

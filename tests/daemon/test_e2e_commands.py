@@ -138,6 +138,18 @@ def test_a_killed_worker_leaves_no_command(daemon: Daemon, client: Client, tmp_p
     assert any(str(first[0]) in "".join(event["processes"]) for event in daemon.events("strays.ended"))
 
 
+def test_workers_killed_while_commands_begin(daemon: Daemon, client: Client, tmp_path: Path) -> None:
+    """A worker that dies between fork and exec would leave a process that nobody can tell from others."""
+    for _ in range(8):
+        ids = [enqueue(client, tmp_path, "sleep", "1000") for _ in range(6)]
+        wait_until(lambda: any(worker.executing for worker in workers_of(daemon)))
+        for worker in workers_of(daemon):
+            kill(worker.pid)
+        client.cancel_sync(ids)
+        assert {end_of(client, job_id).state for job_id in ids} == {"cancelled"}
+        wait_until(lambda: not strays(daemon), 10, "no command to be left")
+
+
 def test_a_daemon_that_was_meant_to_stay_stays(daemon: Daemon, client: Client, tmp_path: Path) -> None:
     """A server that a job has started would be killed because much later its worker dies."""
     job_id = enqueue(client, tmp_path, "sh", "-c", "setsid sh -c 'echo $$ > server; exec sleep 1000' & wait $!; :")

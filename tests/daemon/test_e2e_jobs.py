@@ -53,14 +53,16 @@ def test_results_come_back(client: Client) -> None:
     ]  # fmt: skip
 
 
-def test_a_large_result_is_kept_and_a_larger_one_refused(client: Client) -> None:
+def test_a_large_result_is_kept_and_a_larger_one_is_a_file(client: Client) -> None:
     """The queue's file would fill up, or a result would be cut in silence."""
     mebibyte = 1024 * 1024
     fits = end_of(client, client.enqueue_sync("fat", {"bytes": mebibyte - 2}).id)
-    assert (fits.state, len(fits.result or "")) == ("completed", mebibyte)
-    letter = dead_letter(client, client.enqueue_sync("fat", {"bytes": mebibyte - 1}).id)
-    assert letter.reason == "permanent"
-    assert "limits.result" in errors_of(letter)[-1]["message"]
+    assert (fits.state, len(fits.result or ""), fits.blob) == ("completed", mebibyte, None)
+    larger = end_of(client, client.enqueue_sync("fat", {"bytes": mebibyte - 1}).id)
+    assert (larger.state, larger.result) == ("completed", None)
+    assert larger.blob is not None
+    assert larger.blob.size == mebibyte + 1
+    assert len(client.result_sync(larger.id)) == mebibyte - 1
 
 
 def test_arguments_up_to_the_limit(client: Client) -> None:

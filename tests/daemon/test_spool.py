@@ -132,6 +132,19 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     assert isinstance(explain(OSError(errno.EDQUOT, "quota"), tmp_path), StoreFull)
 
 
+def test_a_file_that_cannot_be_locked_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system without locks each try would cost a descriptor and leave a file."""
+
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="no locks"):
+        SpoolFile(str(tmp_path / "spool"))
+    assert (names(tmp_path / "spool"), len(os.listdir("/proc/self/fd"))) == ([], before)
+
+
 @pytest.mark.parametrize("name", ["../queue.db", "/etc/passwd", "", ".", "a" * 31, "A" * 32, f"{'a' * 32}/x", "a\0b"])
 def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     """A result could be made to be any file that the daemon may read, or a prune could remove it."""

@@ -67,11 +67,15 @@ async def test_who_gives_up_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch,
         made.append(prepare(source, spool))
         return made[0]
 
+    def make_late(make: Callable[[], None]) -> None:
+        make()
+        done.set()
+
     def to_thread(make: Callable[[], None]) -> asyncio.Future[None]:
         if late:  # it has made it, and its caller has not seen that yet
             make()
             return asyncio.get_running_loop().create_future()
-        return asyncio.get_running_loop().run_in_executor(None, lambda: (make(), done.set())[0])
+        return asyncio.get_running_loop().run_in_executor(None, make_late, make)
 
     monkeypatch.setattr(payload, "prepare", slow)
     monkeypatch.setattr(asyncio, "to_thread", to_thread)

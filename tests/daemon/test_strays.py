@@ -1,0 +1,89 @@
+"""Who counts as a stray: the commands of jobs that were being executed, and nobody else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from perdure.adapters import kin
+from perdure.daemon.strays import end_strays_of_earlier_runs, end_strays_of_worker
+from tests.support.wait import wait_until
+
+STORE = f"store{os.getpid()}"
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a process as if it were a command, in a session of its own."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start_one(owner: str, job: int, attempt: int = 1, script: str = "exec sleep 1000") -> subprocess.Popen[bytes]:
+        marks = {"PERDURE_OWNER": owner, "PERDURE_JOB_ID": str(job), "PERDURE_ATTEMPT": str(attempt)}
+        environ = {"PATH": os.environ["PATH"], **marks}
+        process = subprocess.Popen(["sh", "-c", script], env=environ, start_new_session=True)
+        started.append(process)
+        wait_until(lambda: kin.command_line(process.pid).startswith(("sleep", "sh")))
+        return process
+
+    yield start_one
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_only_jobs_that_were_executed_count(start: Start) -> None:
+    """A server that an earlier job has started would be killed when much later something crashes."""
+    executed, other_job, earlier_attempt = (
+        start(f"{STORE}/1/1", 5),
+        start(f"{STORE}/1/1", 6),
+        start(f"{STORE}/1/1", 5, 2),
+    )
+    other_store = start("other/1/1", 5)
+    told = end_strays_of_earlier_runs(STORE, {(5, 1)})
+    assert told == [f"pid {executed.pid} (sleep 1000)"]
+    assert executed.wait(5) == -9
+    assert [one.poll() for one in (other_job, earlier_attempt, other_store)] == [None, None, None]
+
+
+def test_without_evidence_all_of_this_queue_count(start: Start) -> None:
+    """A command would run twice at a time because nobody can tell whose it is."""
+    ours, other_store = start(f"{STORE}/1/1", 5), start(f"{STORE}x/1/1", 5)
+    assert len(end_strays_of_earlier_runs(STORE, None)) == 1
+    assert (ours.wait(5), other_store.poll()) == (-9, None)
+
+
+def test_who_has_cleaned_its_environment_is_in_the_session(start: Start) -> None:
+    """`env -i` would hide a process."""
+    leader = start(f"{STORE}/1/1", 5, 1, "env -i sleep 1000 & wait")
+    hidden = wait_until(
+        lambda: [
+            one for one in kin.everybody() if one.session == leader.pid and kin.command_line(one.pid)[:5] == "sleep"
+        ]
+    )
+    assert not hidden[0].environ.strip(b"\0")
+    assert len(end_strays_of_earlier_runs(STORE, {(5, 1)})) == 2
+    assert kin.look(hidden[0].pid) is None
+
+
+def test_those_of_one_worker(start: Start) -> None:
+    """The commands of the other workers would be killed, too."""
+    dead, alive = start(f"{STORE}/1/1", 5), start(f"{STORE}/1/11", 5)
+    assert len(end_strays_of_worker(f"{STORE}/1/1", {(5, 1)}, ())) == 1
+    assert (dead.wait(5), alive.poll()) == (-9, None)
+
+
+def test_nobody_kills_its_own_line() -> None:
+    """A daemon that a job has started (`perdure run` in a script) would kill itself."""
+    script = (
+        "import os, sys; from perdure.daemon.strays import end_strays_of_earlier_runs; "
+        "print(end_strays_of_earlier_runs(sys.argv[1], None))"
+    )
+    environ = {**os.environ, "PERDURE_OWNER": f"{STORE}/1/1", "PERDURE_JOB_ID": "5", "PERDURE_ATTEMPT": "1"}
+    command = [sys.executable, "-c", script, STORE]
+    done = subprocess.run(command, env=environ, start_new_session=True, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "[]\n")
