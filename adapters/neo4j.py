@@ -40,6 +40,8 @@ Parameters = Mapping[str, Any]
 #: The server gives up a transaction so many seconds after its caller has.
 _SERVER_GRACE_SECONDS: Final = 1.0
 
+#: How long to wait for another worker that makes the constraint at the same moment, seconds; None: no longer.
+_WHILE_IT_IS_MADE: Final = (0.05, 0.1, 0.2, 0.4, 0.8, None)
 _FIND_CONSTRAINTS: Final = "SHOW CONSTRAINTS"
 _MAKE_CONSTRAINT: Final = "CREATE CONSTRAINT perdure_once IF NOT EXISTS FOR (o:PerdureOnce) REQUIRE o.mark IS UNIQUE"
 _SET_MARK: Final = (
@@ -137,11 +139,26 @@ class Neo4jDriver:
 
     async def prepare_marks(self, bound: Neo4j) -> None:
         """Make the uniqueness constraint on marks, unless it is there: once for each worker."""
-        if not self._has_constraint:
+        for pause in _WHILE_IT_IS_MADE:
+            if self._has_constraint:
+                return
             records = await bound.read(_FIND_CONSTRAINTS)
-            if not any(_is_ours(record) for record in records):
-                await bound.write(_MAKE_CONSTRAINT, retry=True)
-            self._has_constraint = True
+            self._has_constraint = any(_is_ours(record) for record in records)
+            if not self._has_constraint and not await self._made_constraint(bound, last=pause is None):
+                await asyncio.sleep(pause or 0)
+
+    async def _made_constraint(self, bound: Neo4j, last: bool) -> bool:
+        """Make it; False: somebody else is about to, and its index is there before the constraint is."""
+        from perdure.adapters.neo4j_errors import is_being_made
+
+        try:
+            await bound.write(_MAKE_CONSTRAINT, retry=True)
+        except Exception as exc:
+            if last or not is_being_made(exc):
+                raise
+            return False
+        self._has_constraint = True
+        return True
 
     async def _open(self) -> DriverHolder:
         """Import the driver (in a thread: it takes its time), once however many ask at the same moment."""

@@ -105,6 +105,12 @@ def is_conflict(exc: BaseException) -> bool:
     return isinstance(exc, its.ConstraintError) or classify(exc) is Verdict.CONTENDED
 
 
+def is_being_made(exc: BaseException) -> bool:
+    """Whether an index or constraint cannot be made because somebody else makes it at this moment, or has made it."""
+    code = exc.code or "" if isinstance(exc, its.Neo4jError) else ""
+    return code.startswith("Neo.ClientError.Schema.") and code.endswith(("AlreadyExists", "AlreadyExistsException"))
+
+
 # --- what is wrong
 
 

@@ -97,3 +97,12 @@ async def test_blocking_once(options: Neo4jOptions, mark: str) -> None:
 
         assert [await asyncio.to_thread(handler) for _ in range(2)] == [True, False]
         assert await one.neo4j.read(COUNT, mark=mark) == [{"n": 1}]
+
+
+async def test_the_constraint_is_made_by_many_at_once(options: Neo4jOptions) -> None:
+    """The index of a constraint that another worker is making would be taken for somebody's own: jobs would die."""
+    async with rig(options) as one, rig(options) as other:
+        await one.neo4j.write("DROP CONSTRAINT perdure_once IF EXISTS", retry=True)
+        marks = [f"store:2:{uuid.uuid4()}" for _ in range(6)]
+        done = await asyncio.gather(*(deliver(each.neo4j, mark) for mark in marks for each in (one, other)))
+        assert done.count("done") == len(marks)
