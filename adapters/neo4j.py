@@ -44,6 +44,9 @@ _SERVER_GRACE_SECONDS: Final = 1.0
 _WHILE_IT_IS_MADE: Final = (0.05, 0.1, 0.2, 0.4, 0.8, None)
 _FIND_CONSTRAINTS: Final = "SHOW CONSTRAINTS"
 _MAKE_CONSTRAINT: Final = "CREATE CONSTRAINT perdure_once IF NOT EXISTS FOR (o:PerdureOnce) REQUIRE o.mark IS UNIQUE"
+#: Making it waits for other transactions and reads all nodes of the label; cut short, it leaves half of itself behind.
+_MAKING_SECONDS: Final = 10.0
+_DROP_INDEX: Final = "DROP INDEX perdure_once IF EXISTS"
 _SET_MARK: Final = (
     "MERGE (o:PerdureOnce {mark: $mark}) ON CREATE SET o.by = $by, o.at = timestamp() RETURN o.by = $by AS first"
 )
@@ -152,7 +155,10 @@ class Neo4jDriver:
         from perdure.adapters.neo4j_errors import is_being_made
 
         try:
-            await bound.write(_MAKE_CONSTRAINT, retry=True)
+            if last:
+                # Nobody is: who was about to make it has died, and has left the index without its constraint.
+                await bound.write(_DROP_INDEX, retry=True)
+            await bound.write(_MAKE_CONSTRAINT, retry=True, timeout=_MAKING_SECONDS)
         except Exception as exc:
             if last or not is_being_made(exc):
                 raise

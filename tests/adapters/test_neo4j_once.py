@@ -106,3 +106,13 @@ async def test_the_constraint_is_made_by_many_at_once(options: Neo4jOptions) -> 
         marks = [f"store:2:{uuid.uuid4()}" for _ in range(6)]
         done = await asyncio.gather(*(deliver(each.neo4j, mark) for mark in marks for each in (one, other)))
         assert done.count("done") == len(marks)
+
+
+async def test_half_a_constraint_is_made_whole(options: Neo4jOptions, mark: str) -> None:
+    """A worker that died while it made the constraint would leave an index of that name, and no job could mark again."""
+    async with rig(options) as one:
+        await one.neo4j.write("DROP CONSTRAINT perdure_once IF EXISTS", retry=True)
+        await one.neo4j.write("CREATE INDEX perdure_once IF NOT EXISTS FOR (o:PerdureOnce) ON (o.mark)", retry=True)
+        assert await deliver(one.neo4j, mark) == "done"
+        found = await one.neo4j.read("SHOW CONSTRAINTS")
+        assert any("PerdureOnce" in str(record) for record in found)

@@ -227,6 +227,17 @@ async def test_what_cannot_be_run_is_said(sink: Sink, tmp_path: Path) -> None:
             await perform(sink, *argv, **options)
 
 
+async def test_without_a_descriptor_to_watch_it_nothing_is_left(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is short of descriptors would lose two more with each command."""
+
+    def refuse(_pid: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(OSError, match="Too many"):
+        await perform(sink, "true")
+
+
 async def test_a_program_is_looked_for_where_it_runs(sink: Sink, tmp_path: Path) -> None:
     """`./nightly.sh` would be looked for in the daemon's folder."""
     script = tmp_path / "nightly.sh"

@@ -153,7 +153,8 @@ class World:
         with self.daemon.client() as client:
             for service in self.there:
                 ids = self.put(client, service, service.kinds, 12)
-                assert self.ends(client, ids) == {"completed"}
+                ends = self.ends(client, ids)
+                assert ends == {"completed"}, [letter for one in ids if (letter := client.dead_get_sync(one))][:2]
         self.await_peace()
 
     def ends(self, client: Client, ids: list[int], timeout: float = 50) -> set[str]:
