@@ -9,11 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 _PROC: Final = Path("/proc")
+#: A process that is just becoming another program has no environment for a moment: how often to look again, and the
+#: pause before that, seconds.
+_LOOKS, _PAUSE_SECONDS = 4, 0.001
+#: The parent of the kernel's own processes, which never have any.
+_KTHREADD: Final = 2
 _SHOWN_CHARS: Final = 80
 
 
@@ -52,12 +58,21 @@ def look(pid: int) -> Process | None:
     state, parent, _group, session = stat[end + 1 :].split()[:4]
     if state in (b"Z", b"X"):
         return None
-    try:
-        environ = (_PROC / str(pid) / "environ").read_bytes()
-    except OSError:
-        environ = b""
+    environ = _environ(pid) if int(parent) not in (0, _KTHREADD) else b""
     name = stat[stat.index(b"(") + 1 : end].decode("utf-8", "replace")
     return Process(pid, name, int(parent), int(session), environ)
+
+
+def _environ(pid: int) -> bytes:
+    for _ in range(_LOOKS):
+        try:
+            environ = (_PROC / str(pid) / "environ").read_bytes()
+        except OSError:
+            break
+        if environ:
+            return environ
+        time.sleep(_PAUSE_SECONDS)
+    return b""
 
 
 def everybody() -> Iterator[Process]:
@@ -71,26 +86,16 @@ def everybody() -> Iterator[Process]:
 
 
 def children(pid: int) -> list[int] | None:
-    """The children of a process, orphans that it took in among them; None if this kernel does not tell."""
+    """The children of a process, orphans that it took in among them; None if this kernel does not tell.
+
+    Some may be missing while others end.
+    """
     try:
         tasks = os.listdir(_PROC / str(pid) / "task")
         lists = [(_PROC / str(pid) / "task" / task / "children").read_bytes() for task in tasks]
     except OSError:
         return None
     return [int(child) for one in lists for child in one.split()]
-
-
-def descendants(pid: int) -> list[Process]:
-    """The children of a process, theirs, and so on; everybody, if this kernel does not tell."""
-    found: list[Process] = []
-    places = [pid]
-    for place in places:
-        below = children(place)
-        if below is None and place == pid:
-            return list(everybody())
-        places += below or []
-        found += [one for one in map(look, below or []) if one is not None]
-    return found
 
 
 def family(mark: bytes, leader: int) -> list[Process]:

@@ -166,11 +166,11 @@ class _Command:
         readers: list[int] = []
         try:
             self._pid = self._spawn({**wishes.environ, COMMAND_MARK: mark}, stdin, readers)
+            self._pidfd = self._watch()
         except BaseException:
             for reader in readers:
                 os.close(reader)
             raise
-        self._pidfd = self._watch()
         sinks = [around.sink] if self._capture is None else [around.sink, self._capture]
         self._pumps = [
             Pump(reader, sink, self._tail, around.helpers.output, raw=sink is self._capture)

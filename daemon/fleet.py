@@ -17,7 +17,7 @@ from perdure.daemon.nursery_link import NurseryLink
 from perdure.daemon.process_control import become_subreaper
 from perdure.daemon.reaper import Exit, Reaper
 from perdure.daemon.respawn import Respawn
-from perdure.daemon.strays import end_strays_of_worker
+from perdure.daemon.strays import LOOK_SECONDS, end_strays_of_worker
 from perdure.daemon.worker.recorder import RecorderPage
 from perdure.daemon.worker_link import WorkerLink
 from perdure.errors import HandlersNotLoaded, PerdureError
@@ -280,9 +280,10 @@ class Fleet:
             return
         family = {other.pid for other in self.links.values()} | {one.pid for one in self._nurseries()}
         try:
-            ended = await asyncio.to_thread(end_strays_of_worker, self._owner(link.id), jobs, family)
-        except OSError as error:
-            log.error("strays.not_looked_for", worker=link.id, reason=str(error))
+            looking = asyncio.to_thread(end_strays_of_worker, self._owner(link.id), jobs, family)
+            ended = await asyncio.wait_for(looking, LOOK_SECONDS)
+        except Exception as error:  # whatever it is: the jobs of this worker must go on
+            log.error("strays.not_looked_for", worker=link.id, reason=str(error) or "it took too long")
             return
         if ended:
             log.warning("strays.ended", worker=link.id, processes=ended)

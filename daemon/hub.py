@@ -79,6 +79,8 @@ class Hub:
         self._delivery = Delivery(loop, around.send, self._remove)
         self._wide = Wide(loop, self.roll, self._delivery)
         self._late = Latecomers(self, around)
+        #: Jobs of `followed` with the workers that were told to tell them: all that ever had them.
+        self._tellers: dict[int, set[int]] = {}
         self._last_number = 0
         self._stopping = False
         #: Somebody listens, or there is something to be forgotten in time.
@@ -154,6 +156,7 @@ class Hub:
             "timers": int(self._delivery.armed),
             "tasks": len(self._lookups) + self._late.tasks,
             "stories": len(self._late.asked),
+            "tellers": len(self._tellers),
         }
 
     # --- what happens
@@ -211,7 +214,8 @@ class Hub:
             if isinstance(entry, Progress):
                 self.progress[entry.id] = entry
                 self.awake = True
-            if self.roll.count:
+            # Also with nobody there: how many stories are still to come is counted by their ends.
+            if self.roll.count or self._late.asked:
                 self._tell(entry, holding.job.queue, number)
         if self.roll.count:
             for skipped in message.skipped:
@@ -224,7 +228,13 @@ class Hub:
         ids = [job.id for job in jobs if any(one.listens for one in self.followed.get(job.id, ()))]
         worker = self._around.worker(number)
         if ids and worker is not None:
-            worker.send(Follow(ids, self._late.sent_to(number, ids)))
+            self.have_told(number, worker, ids, self._late.sent_to(number, ids))
+
+    def have_told(self, number: int, worker: Worker, ids: list[int], story: list[int]) -> None:
+        """A worker must tell these from now on; those of `story` from their beginning."""
+        for job_id in ids:
+            self._tellers.setdefault(job_id, set()).add(number)
+        worker.send(Follow(ids, story))
 
     def worker_ready(self, number: int) -> None:
         """A worker has said hello."""
@@ -338,12 +348,15 @@ class Hub:
 
     def _retire(self, follower: Follower) -> None:
         silent = self.roll.retire(follower)
-        if silent:
-            for number, jobs in self._around.held():
-                mine = [job_id for job_id in silent if job_id in jobs]
-                worker = self._around.worker(number)
-                if mine and worker is not None:
-                    worker.send(Unfollow(mine))
+        # Also those that do not hold the job any more: they would listen to it for as long as they live.
+        told: dict[int, list[int]] = {}
+        for job_id in silent:
+            for number in self._tellers.pop(job_id, ()):
+                told.setdefault(number, []).append(job_id)
+        for number, ids in told.items():
+            worker = self._around.worker(number)
+            if worker is not None:
+                worker.send(Unfollow(ids))
         self._tell_queues()
 
     def _settle(self) -> None:

@@ -18,7 +18,6 @@ from perdure.errors import NotFound
 from perdure.log import get_logger
 from perdure.store.states import DEAD
 from perdure.wire.streams import Emitted, LogText, StateChange
-from perdure.wire.work import Follow
 
 if TYPE_CHECKING:
     from perdure.daemon.hub import Hub, Surroundings
@@ -92,7 +91,7 @@ class Latecomers:
         worker = None if holder is None else self._around.worker(holder)
         if holder is not None and worker is not None:
             self._expect([join], holder, job_id)
-            worker.send(Follow([job_id], [job_id]))
+            self._hub.have_told(holder, worker, [job_id], [job_id])
 
     # --- stories of workers
 

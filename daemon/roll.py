@@ -9,6 +9,7 @@ from perdure.daemon.follower import Follower
 from perdure.daemon.news_of_turns import Facts
 from perdure.daemon.subscriber import BUFFER_BYTES, Bounds
 from perdure.errors import InvalidOption, Refused
+from perdure.names import check_name
 from perdure.store.models import ClaimedJob
 from perdure.wire.control import Subscribe
 from perdure.wire.peer import Peer
@@ -56,6 +57,8 @@ class Roll:
             raise InvalidOption(
                 f"{len(request.ids):,} ids in one subscription; the most is {MOST_IDS:,}. Follow their queue instead"
             )
+        for queue in request.queues:
+            check_name("queue", queue)
         if not request.topics:
             raise InvalidOption(f"a subscription without topics; there are: {', '.join(TOPICS)}")
         if self.count >= MOST_OF_ALL or len(self._by_peer.get(peer, ())) >= MOST_OF_ONE:

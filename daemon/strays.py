@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from perdure.adapters import kin
@@ -18,6 +18,8 @@ from perdure.daemon.worker.commands import ATTEMPT_MARK, JOB_MARK, OWNER_MARK
 
 #: How long what was killed may take to be gone, seconds.
 GONE_SECONDS: Final = 2.0
+#: How long all of it may take, seconds: /proc can hang on a process that hangs, and jobs wait for this.
+LOOK_SECONDS: Final = 5.0
 #: Between two looks, seconds; and how often to look again for a process that is just about to become a command.
 _PAUSE_SECONDS: Final = 0.01
 _LOOKS_FOR_UNBORN: Final = 5
@@ -32,13 +34,14 @@ def end_strays_of_worker(owner: str, jobs: Jobs, family: Collection[int]) -> lis
 
     Called in the supervisor, which has taken in the orphans. `family`: the pids of its own processes.
     """
-    looks_left = _LOOKS_FOR_UNBORN
+    looks_left, own = _LOOKS_FOR_UNBORN, os.getpid()
 
     def find() -> list[kin.Process]:
         nonlocal looks_left
-        there = kin.descendants(os.getpid())
-        # Killed between fork and exec: it has the name and the environment of its worker for a moment more.
-        unborn = any(one.name.startswith(_WORKER_NAME) and one.pid not in family for one in there)
+        there = list(kin.everybody())
+        orphans = (one for one in there if one.parent == own and one.pid not in family)
+        # Between fork and exec it has the name and the environment of its worker, then for a moment none.
+        unborn = any(one.name.startswith(_WORKER_NAME) or not one.environ for one in orphans)
         looks_left = looks_left - 1 if unborn else 0
         return _marked(there, lambda mark: mark == owner, jobs)
 
@@ -51,15 +54,14 @@ def end_strays_of_earlier_runs(store_id: str, jobs: Jobs | None) -> list[str]:
     To be called before the first worker is forked.
     """
     prefix = f"{store_id}/"
-    return _end(lambda: _marked(kin.everybody(), lambda mark: mark.startswith(prefix), jobs), lambda: False)
+    return _end(lambda: _marked(list(kin.everybody()), lambda mark: mark.startswith(prefix), jobs), lambda: False)
 
 
-def _marked(there: Iterable[kin.Process], is_owner: Callable[[str], bool], jobs: Jobs | None) -> list[kin.Process]:
+def _marked(there: Collection[kin.Process], is_owner: Callable[[str], bool], jobs: Jobs | None) -> list[kin.Process]:
     """Those with such a mark, and who is in a session with them: it may have cleaned its environment."""
-    all_of_them = list(there)
     own = _own_line()
-    sessions = {one.session for one in all_of_them if _belongs(one, is_owner, jobs)} - {0, os.getsid(0)}
-    return [one for one in all_of_them if one.session in sessions and one.pid not in own]
+    sessions = {one.session for one in there if _belongs(one, is_owner, jobs)} - {0, os.getsid(0)}
+    return [one for one in there if one.session in sessions and one.pid not in own]
 
 
 def _belongs(one: kin.Process, is_owner: Callable[[str], bool], jobs: Jobs | None) -> bool:

@@ -311,7 +311,8 @@ class Supervisor:
         )
         self.breakers.worker_gone(link.id)
         self.hub.worker_gone(link.id)
-        self.task(self.service.spool.writer_died(link.pid))
+        if executing:  # only those write into the spool
+            self.task(self.service.spool.writer_died(link.pid))
         if charged:
             log.warning("jobs.interrupted", worker=link.id, jobs=charged, how=str(ended))
         if unwanted:

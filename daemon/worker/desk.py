@@ -8,6 +8,7 @@ import os
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
+from perdure.daemon.worker.job_file import complain
 from perdure.errors import UsageError
 
 if TYPE_CHECKING:
@@ -109,11 +110,12 @@ class JobDesk:
         """Do something that the end of the job ends, also if the handler does not wait for it. Raises UsageError."""
         task = asyncio.current_task()
         assert task is not None
-        if self._closed:
-            work.close()
-            raise UsageError(f"job {self._row.id} has ended: it can run no command and open no port any more")
         self._tasks.add(task)
         try:
+            # Looked at after it was added: `close`, in another thread, does the same the other way round.
+            if self._closed:
+                work.close()
+                raise UsageError(f"job {self._row.id} has ended: it can run no command and open no port any more")
             return await work
         finally:
             self._tasks.discard(task)
@@ -144,19 +146,17 @@ class JobDesk:
         return await self._while_it_runs(self._bench.ports.open(self._row.id, timeout))
 
     def close(self) -> None:
-        """The job has ended, one way or another: give back what it held."""
+        """The job has ended, one way or another: give back what it held. Never raises: the job's outcome is decided."""
         self._closed = True
-        if self._teller is not None:
-            self._teller.close()
-        if self._payload is not None:
-            self._payload.close()
-        if self.result is not None:
-            self.result.close()
-        if self._port is not None:
-            self._port.close()
         for task in tuple(self._tasks):
             # What a handler has started without waiting for it must not outlive the job.
             task.get_loop().call_soon_threadsafe(task.cancel)
+        for part in (self._teller, self._payload, self.result, self._port):
+            if part is not None:
+                try:
+                    part.close()
+                except Exception as error:  # the handler had it in its hands: closed or detached below us
+                    complain("context", self._row.id, error, "closed")
 
     def _with_teller(self) -> Teller:
         if self._teller is None:

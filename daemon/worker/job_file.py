@@ -65,7 +65,7 @@ class JobFile:
                     raise
 
 
-def complain(what: str, job_id: int, error: OSError, verb: str = "written") -> None:
+def complain(what: str, job_id: int, error: Exception, verb: str = "written") -> None:
     """Say to descriptor 2 what cannot be done with a file of a job, which is no reason for the job to fail."""
     with contextlib.suppress(OSError):
         os.write(2, f"the {what} of job {job_id} cannot be {verb}: {error}\n".encode())

@@ -167,7 +167,8 @@ class SyncLane:
         finally:
             if desk is not None:
                 self._desk = None
-                desk.close()
+                if not self._forked:  # else what it holds is still its parent's
+                    desk.close()
 
     def _call(
         self, handler: Handler, row: JobRow, args: dict[str, object], context: object | None, started_ns: int

@@ -9,7 +9,7 @@ import click
 
 from perdure.cli import session
 from perdure.cli.options import DURATION, JOB_ID, config_option
-from perdure.errors import PerdureError
+from perdure.errors import CallTimeout, PerdureError, UsageError
 
 #: As long as a socket can wait (INT_MAX milliseconds), nearly.
 _FOREVER_SECONDS = 24 * 86_400.0
@@ -33,11 +33,18 @@ def attach(job_id: int, timeout: int | None, config: Path | None) -> None:
     from perdure.cli.text import is_terminal
     from perdure.wire.control import AttachPort
 
+    if sys.stdout is None:  # the job has its port for one client: do not become it in vain
+        raise UsageError("stdout is closed, so there is nowhere to write what the job says")
     if is_terminal(sys.stderr):
         click.echo(f"waiting for the port of job {job_id}", err=True)
     seconds = _FOREVER_SECONDS if timeout is None else max(0.001, timeout / 1000)
     with session.open_queue(config) as opened:
-        _, (fd,) = opened.request_with_fds(AttachPort(job_id), timeout_s=seconds)
+        try:
+            _, (fd,) = opened.request_with_fds(AttachPort(job_id), timeout_s=seconds)
+        except CallTimeout:
+            raise CallTimeout(
+                f"job {job_id} has opened no port within the time given; nothing was cancelled. See `perdure explain {job_id}`"
+            ) from None
     if is_terminal(sys.stderr):
         click.echo("attached; Ctrl-D ends what you say", err=True)
     with socket.socket(fileno=fd) as line:

@@ -34,6 +34,8 @@ def result(job_id: int, config: Path | None) -> None:
     try:
         if view.blob is None:
             click.echo(view.json or "null")
+        elif sys.stdout is None:
+            raise UsageError(f"stdout is closed, so there is nowhere to write the result of job {job_id}")
         elif not view.blob.json and is_terminal(sys.stdout):
             raise UsageError(
                 f"the result of job {job_id} is {view.blob.size:,} bytes, which are not for a terminal: "

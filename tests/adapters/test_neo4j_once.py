@@ -109,7 +109,7 @@ async def test_the_constraint_is_made_by_many_at_once(options: Neo4jOptions) -> 
 
 
 async def test_half_a_constraint_is_made_whole(options: Neo4jOptions, mark: str) -> None:
-    """A worker that died while it made the constraint would leave an index of that name, and no job could mark again."""
+    """An index without its constraint, as a worker that died leaves it, would keep all jobs from setting marks."""
     async with rig(options) as one:
         await one.neo4j.write("DROP CONSTRAINT perdure_once IF EXISTS", retry=True)
         await one.neo4j.write("CREATE INDEX perdure_once IF NOT EXISTS FOR (o:PerdureOnce) ON (o.mark)", retry=True)

@@ -95,3 +95,17 @@ def keep(ctx: Context) -> int:
 
 
 kept: list[memoryview] = []
+
+
+@job("detach")
+def detach(ctx: Context) -> int:
+    """A result file that nobody can close any more, and a result beside it."""
+    ctx.result_file().detach()  # type: ignore[attr-defined]
+    return 7
+
+
+@job("adetach")
+async def adetach(ctx: Context) -> int:
+    """The same on the loop."""
+    ctx.result_file().detach()  # type: ignore[attr-defined]
+    return 7

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,14 +183,17 @@ def test_results_on_the_command_line(shared: Daemon, tmp_path: Path) -> None:
         assert f"perdure result {written}" in shown
         described = json.loads(shared.command("show", str(written), "--json").stdout)
         assert described["result_blob"]["sha256"] == blob.sha256
+        nowhere = ["sh", "-c", f"exec '{sys.executable}' -m perdure result {written} >&-"]
+        refused = subprocess.run(nowhere, cwd=shared.folder, env=shared.environ, capture_output=True, text=True)
+        assert (refused.returncode, "stdout is closed" in refused.stderr) == (2, True)
+        assert "Traceback" not in refused.stderr
         client.cancel_sync(later)
+        with pytest.raises(WrongState, match="was cancelled, so it has no result; `perdure retry"):
+            client.result_sync(later)
 
 
 def print_result(daemon: Daemon, job_id: int, out: Path, mode: str) -> int:
     """`perdure result ID` with stdout in a file; its exit code."""
-    import subprocess
-    import sys
-
     with out.open(mode) as file:
         command = [sys.executable, "-m", "perdure", "result", str(job_id)]
         return subprocess.run(command, cwd=daemon.folder, env=daemon.environ, stdout=file, timeout=120).returncode

@@ -148,6 +148,18 @@ def test_before_the_job_has_begun(daemon: Daemon, client: Client) -> None:
     assert process.communicate(b"x", timeout=30)[0] == b"X"
 
 
+def test_the_command_gives_up_or_has_nowhere_to_write(daemon: Daemon, client: Client) -> None:
+    """It would blame the daemon for a job without a port, or use up a port without being able to say what came."""
+    later = client.enqueue_sync("never", {"seconds": 0.1}, delay="1h").id
+    late = daemon.command("attach", str(later), "--timeout", "200ms")
+    assert (late.returncode, late.stdout) == (3, "")
+    assert f"job {later} has opened no port within the time given" in late.stderr
+    nowhere = ["sh", "-c", f"exec '{sys.executable}' -m perdure attach {later} >&-"]
+    refused = subprocess.run(nowhere, cwd=daemon.folder, env=daemon.environ, capture_output=True, text=True, timeout=30)
+    assert (refused.returncode, "stdout is closed" in refused.stderr) == (2, True)
+    client.cancel_sync(later)
+
+
 def test_after_the_end(client: Client) -> None:
     """A client would wait for ever for a job that has ended, or ends without a port."""
     job_id = client.enqueue_sync("never", {"seconds": 0.3}).id

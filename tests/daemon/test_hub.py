@@ -287,6 +287,19 @@ async def test_unfollow_only_when_the_last_one_goes(tmp_path: Path) -> None:
     assert rig.workers[1].heard[-1] == Unfollow([1])
 
 
+async def test_workers_forget_a_job_that_has_ended(tmp_path: Path) -> None:
+    """All that ever had it would keep its id for as long as they live, and look at each line of every job."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    listener = await rig.follow(1)
+    rig.run(1)
+    rig.hand_out(rig.holding[1].pop(1).job, 2)
+    rig.complete(1)
+    assert [worker.heard[-1] for worker in rig.workers.values()] == [Unfollow([1]), Unfollow([1])]
+    await listener.end()
+    rig.assert_nothing_left()
+
+
 async def test_unknown_jobs_and_nonsense_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused subscription must not stay half made."""
     rig = HubRig(tmp_path)
@@ -297,6 +310,8 @@ async def test_unknown_jobs_and_nonsense_leave_nothing(tmp_path: Path, monkeypat
         {},
         {"queues": ["a"], "everything": True},
         {"everything": True, "topics": []},
+        {"queues": ["a", ""]},
+        {"queues": ["no name"]},
     )
     for wrong in nonsense:
         with pytest.raises(InvalidOption):

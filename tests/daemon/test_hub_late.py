@@ -125,3 +125,19 @@ async def test_what_the_store_knew_first_is_told_once(tmp_path: Path) -> None:
     rig.hub.changed([2], "cancelled")
     await listener.end()
     assert sorted(listener.words) == ["available", "cancelled", "completed", "running"]
+
+
+async def test_a_story_that_ends_with_nobody_there_is_counted(tmp_path: Path) -> None:
+    """The next listener would wait for one story too many, and hear nothing until the job ends."""
+    rig = HubRig(tmp_path)
+    rig.run(1)
+    first = await rig.follow(1, topics=["log"])
+    rig.hub.unsubscribe(first.number, first.peer)
+    rig.story(1, 1)
+    second = await rig.follow(1, topics=["log"])
+    rig.story(1, 1, "a\n")
+    rig.tell(1, line(1, "b\n"))
+    await second.hear("a\n", "b\n")
+    rig.complete(1)
+    await second.end()
+    rig.assert_nothing_left()

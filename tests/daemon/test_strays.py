@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from perdure.adapters import kin
+from perdure.daemon import fleet
+from perdure.daemon.fleet import Fleet
 from perdure.daemon.strays import end_strays_of_earlier_runs, end_strays_of_worker
 from tests.support.wait import wait_until
 
@@ -87,3 +92,22 @@ def test_nobody_kills_its_own_line() -> None:
     command = [sys.executable, "-c", script, STORE]
     done = subprocess.run(command, env=environ, start_new_session=True, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (0, "[]\n")
+
+
+async def test_a_look_that_hangs_holds_up_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The jobs of a dead worker would go on nowhere because one process of this machine hangs in the kernel."""
+    over = threading.Event()
+    monkeypatch.setattr(fleet, "end_strays_of_worker", lambda *_: over.wait())
+    monkeypatch.setattr(fleet, "LOOK_SECONDS", 0.01)
+    page = SimpleNamespace(executing=lambda: [SimpleNamespace(job_id=5, attempt=1)])
+    buried: list[object] = []
+    some_fleet: Any = object.__new__(Fleet)
+    some_fleet.links, some_fleet._loading, some_fleet._nursery = {}, set(), None
+    some_fleet._store_id, some_fleet._run_id = STORE, 1
+    some_fleet._bury = lambda link, ended: buried.append(link)
+    link: Any = SimpleNamespace(id=1, pid=os.getpid(), page=page)
+    try:
+        await some_fleet._gone_with_commands(link, None)
+    finally:
+        over.set()
+    assert buried == [link]

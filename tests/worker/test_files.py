@@ -181,6 +181,13 @@ def test_a_forked_child_does_not_touch_its_parents_result(worker: Worker) -> Non
     assert files(worker) == [worker.spooled[1].spool]
 
 
+def test_what_cannot_be_closed_costs_no_outcome(worker: Worker) -> None:
+    """The worker would die of it with all its jobs, or the job would never end."""
+    worker.perform(job_row(1, "detach"), job_row(2, "adetach"))
+    assert worker.results == {1: 7, 2: 7}
+    assert files(worker) == []
+
+
 def test_a_killed_worker_leaves_what_can_be_told_from_the_living(worker: Worker, tmp_path: Path) -> None:
     """The half of a result would stay for ever; or that of a living worker would be taken away."""
     worker.run(job_row(1, "write", {"size": 5000, "wait_at": str(tmp_path / "there")}))
