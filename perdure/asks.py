@@ -11,7 +11,7 @@ from perdure.data_check import encode_args
 from perdure.errors import InvalidOption
 from perdure.wire import control
 from perdure.wire.data import DeadFilter, DeadView, Enqueued, JobFilter, JobSpec, JobView, KindSpec, QueueView, Verdict
-from perdure.wire.streams import Topic
+from perdure.wire.streams import TOPICS, Topic
 
 T = TypeVar("T")
 
@@ -77,7 +77,10 @@ def follow(
 ) -> control.Subscribe:
     """Listen to jobs: not a question with one answer."""
     names = [queues] if isinstance(queues, str) else list(queues)
-    return control.Subscribe(_ids(ids), names, everything, list(topics))
+    topics = list(topics)
+    if strange := [topic for topic in topics if topic not in TOPICS]:
+        raise InvalidOption(f"{strange[0]!r} is no topic; there are {', '.join(TOPICS)}")
+    return control.Subscribe(_ids(ids), names, everything, topics)
 
 
 def dead_list(which: DeadFilter | None) -> Ask[list[DeadView]]:
@@ -137,7 +140,7 @@ def raw(request: control.Request) -> Ask[Any]:
 
 
 def _ids(ids: int | Iterable[int]) -> list[int]:
-    return [_id(ids)] if isinstance(ids, int) else [_id(job_id) for job_id in ids]
+    return [_id(job_id) for job_id in ids] if isinstance(ids, Iterable) else [_id(ids)]
 
 
 def _id(job_id: object) -> int:

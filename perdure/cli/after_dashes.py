@@ -37,6 +37,8 @@ def shell_arguments(words: Sequence[str]) -> dict[str, msgspec.Raw]:
     """The arguments of the kind `shell` for this command, to be run where we are. Raises UsageError."""
     import msgspec
 
+    if not words[0]:
+        raise UsageError("the name of the program is empty; was a variable not set?")
     try:
         values = {"argv": words, "cwd": os.getcwd()}
         return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in values.items()}
@@ -44,3 +46,8 @@ def shell_arguments(words: Sequence[str]) -> dict[str, msgspec.Raw]:
         raise UsageError("the folder that you are in is gone; go to another one") from None
     except UnicodeEncodeError:
         raise UsageError("a command with bytes in it that are no text in UTF-8 cannot be enqueued") from None
+
+
+def from_here(pair: str) -> str:
+    """`cwd=sub` starts from where the caller is, not from where the daemon is; other pairs are as they were."""
+    return f"cwd={os.path.abspath(pair[4:])}" if pair.startswith("cwd=") and len(pair) > 4 else pair

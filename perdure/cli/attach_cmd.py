@@ -43,7 +43,8 @@ def attach(job_id: int, timeout: int | None, config: Path | None) -> None:
             _, (fd,) = opened.request_with_fds(AttachPort(job_id), timeout_s=seconds)
         except CallTimeout:
             raise CallTimeout(
-                f"job {job_id} has opened no port within the time given; nothing was cancelled. See `perdure explain {job_id}`"
+                f"job {job_id} has opened no port within the time given; nothing was cancelled. "
+                f"See `perdure explain {job_id}`"
             ) from None
     if is_terminal(sys.stderr):
         click.echo("attached; Ctrl-D ends what you say", err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perdure.cli import session
-from perdure.cli.after_dashes import AfterDashes, shell_arguments, words_after_dashes
+from perdure.cli.after_dashes import AfterDashes, from_here, shell_arguments, words_after_dashes
 from perdure.cli.options import ATTEMPTS, DURATION, MOMENT, PRIORITY, config_option
 
 if TYPE_CHECKING:
@@ -173,4 +173,5 @@ def _one(ctx: click.Context, template: JobSpec, pairs: tuple[str, ...], args_jso
             raise click.UsageError("which command? perdure enqueue shell -- PROGRAM [ARGUMENT]...", ctx)
         if command:
             base = shell_arguments(command) | (base or {})
+        pairs = tuple(map(from_here, pairs))
     return replace(template, args=object_text(parse_pairs(pairs, base)))

@@ -60,7 +60,7 @@ def test_several_jobs_and_how_they_ended(cli: Cli, queue: FakeQueue) -> None:
     """Each line says whose it is; one that did not complete makes the exit code 4."""
     queue.news = [
         [
-            news(LogText(7, "a\nb\n", 2), LogText(8, "\x1b[31mc\n", 1)),
+            news(LogText(7, "a\nb\n", 2), LogText(8, "\x1b[31mc\x1b[2J\n", 1)),
             news(state(8, "completed"), state(7, "dead", error="ValueError: no\nway"), ended=True),
         ]
     ]
@@ -69,7 +69,7 @@ def test_several_jobs_and_how_they_ended(cli: Cli, queue: FakeQueue) -> None:
     assert out.splitlines() == [
         "7 | a",
         "7 | b",
-        "8 | \\x1b[31mc",
+        "8 | c\\x1b[2J",
         "8 mail completed",
         "7 mail dead: ValueError: no\\nway",
     ]

@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perdure.cli.after_dashes import from_here
 from perdure.cli.table import Column, table_lines
 from perdure.cli.text import ago, cells, clean, fit, moment, size, span
 from perdure.cli.times import duration_ms, moment_ms
@@ -123,3 +125,13 @@ def test_tables_fit_and_align(rows: list[tuple[int, str, str]], width: int) -> N
     lines = table_lines(columns, short, width)
     assert len(lines) == len(rows) + 1
     assert all(cells(line) <= width for line in lines)
+
+
+def test_a_folder_for_a_command_starts_from_where_the_caller_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cwd=sub` would be looked for in the daemon's folder, and a command would run on other files."""
+    monkeypatch.chdir(tmp_path)
+    assert from_here("cwd=sub") == f"cwd={tmp_path / 'sub'}"
+    assert from_here("cwd=/srv") == "cwd=/srv"
+    assert from_here("other=sub") == "other=sub"
