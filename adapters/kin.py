@@ -90,12 +90,12 @@ def children(pid: int) -> list[int] | None:
 
     Some may be missing while others end.
     """
-    try:
-        tasks = os.listdir(_PROC / str(pid) / "task")
-        lists = [(_PROC / str(pid) / "task" / task / "children").read_bytes() for task in tasks]
-    except OSError:
-        return None
-    return [int(child) for one in lists for child in one.split()]
+    lists: list[bytes] = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(_PROC / str(pid) / "task"):
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                lists.append((_PROC / str(pid) / "task" / task / "children").read_bytes())
+    return [int(child) for one in lists for child in one.split()] if lists else None
 
 
 def family(mark: bytes, leader: int) -> list[Process]:
