@@ -186,8 +186,8 @@ def test_t21_exactly_one_probe_in_all_processes_and_it_expires(
     proxy.mode = REFUSE
     jobs = put(client, "line.call", 60) + put(client, "line.call.midway", 60)
     await_state(client, "open", "half_open")
-    # All but a probe: calls that were admitted before the breaker opened are over.
-    wait_until(lambda: breaker(client).parked >= 119, 20, "all to be parked")
+    # Between two probes: calls that were admitted before the breaker opened are over.
+    wait_until(lambda: breaker(client).parked == 120, 20, "all to be parked")
     server.answering.clear()
     server.calls.clear()
     server.most_at_once = 0
