@@ -7,7 +7,8 @@ clock, no randomness, no process and no socket of its own, so a test can drive a
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Set
+from collections.abc import Collection, Iterable, Mapping, Set
+from operator import attrgetter
 
 from perdure.daemon.actions import Action, DrainWorker, Send, StopJobs, TakeBack
 from perdure.daemon.filling import take_batch
@@ -24,6 +25,7 @@ from perdure.store.models import Committed, NewBatch, Turn
 from perdure.wire.data import KindSpec, Lane
 from perdure.wire.work import Done
 
+_QUEUE_AND_KIND = attrgetter("queue", "kind")
 #: Most jobs that one turn claims from a queue before the next queue has its go.
 QUEUE_QUANTUM = 64
 
@@ -104,14 +106,9 @@ class Dispatch:
 
     def done(self, worker: int, message: Done, now: int) -> list[int]:
         """Outcomes of a worker; returns the ids that it does not hold (late results of jobs taken away from it)."""
-        state, stale = self.workers[worker], []
-        completed = self.ledger.completed
-        for job_id in message.completed:
-            held = self._drop(state, job_id)
-            if held is None:
-                stale.append(job_id)
-            else:
-                completed(held)
+        state = self.workers[worker]
+        stale: list[int] = []
+        self.ledger.completed(self._drop_all(state, message.completed, stale))
         for job_id, result_json in message.results:
             held = self._drop(state, job_id)
             if held is None:
@@ -177,7 +174,7 @@ class Dispatch:
         self.judge.completed(finished)
         for job_id, held in state.held.items():
             if job_id in finished:
-                self.ledger.completed(held)
+                self.ledger.completed([held])
             elif job_id in timed_out:
                 self.judge.killed_for(held, death, now, worker)
             elif job_id in executing and self.wishes.died(held, death, now, worker):
@@ -256,13 +253,11 @@ class Dispatch:
         if turn.promote:
             self.next_due = result.next_due
         for row in result.claimed:
-            self._place(Held(row, turn.lease, self._run_times.estimate_ns(row.kind), self._lane(row.kind)))
-        self._rotate(result)
+            self._place(Held(row, turn.lease))
+        claimed = Counter(map(_QUEUE_AND_KIND, result.claimed))
+        self._rotate(result, claimed)
         self._fill_workers()
-        released = self._give_back_surplus()
-        # Claim from each queue about as much as finds a worker: less after a surplus, more again without one.
-        for name, count in Counter(job.queue for job in result.claimed).items():
-            self.queues.adapt(name, count, released[name])
+        self._adapt(claimed, self._give_back_surplus())
 
     # --- what to do
 
@@ -310,13 +305,23 @@ class Dispatch:
         return (*self.ready.values(), self.isolation.suspects)
 
     def _drop(self, state: WorkerState, job_id: int) -> Held | None:
-        held = state.held.pop(job_id, None)
-        if held is None:
-            return None
-        load = state.lanes[held.lane]
-        load.count -= 1
-        load.backlog_ns = load.backlog_ns - held.estimate_ns if load.count else 0.0
-        return held
+        dropped = self._drop_all(state, (job_id,), [])
+        return dropped[0] if dropped else None
+
+    def _drop_all(self, state: WorkerState, ids: Iterable[int], stale: list[int]) -> list[Held]:
+        """The same for many, in one go; those that the worker does not hold go to `stale`."""
+        dropped: list[Held] = []
+        take, lanes = state.held.pop, state.lanes
+        for job_id in ids:
+            held = take(job_id, None)
+            if held is None:
+                stale.append(job_id)
+                continue
+            dropped.append(held)
+            load = lanes[held.lane]
+            load.count -= 1
+            load.backlog_ns = load.backlog_ns - held.estimate_ns if load.count else 0.0
+        return dropped
 
     def _lane(self, kind: str) -> Lane:
         spec = self.kinds.get(kind)
@@ -352,8 +357,8 @@ class Dispatch:
                 self.ledger.parked(held, SUSPECT_REASON)
                 self.gate.ended((job.id,))
         else:
-            estimate_ns = self._run_times.estimate_ns(job.kind)
-            self.ready[spec.lane].append(held._replace(estimate_ns=estimate_ns, lane=spec.lane))
+            held.estimate_ns, held.lane = self._run_times.estimate_ns(job.kind), spec.lane
+            self.ready[held.lane].append(held)
 
     def _unblock_for(self, batch: NewBatch) -> None:
         """A queue whose head waits for a full lane may get more urgent jobs of the other lane."""
@@ -362,20 +367,28 @@ class Dispatch:
             if lane is not None and self._lane(job.kind) != lane:
                 self.queues.unblock(job.queue)
 
-    def _rotate(self, result: Committed) -> None:
-        """Learn from what the claims found."""
+    def _rotate(self, result: Committed, claimed: Iterable[tuple[str, str]]) -> None:
+        """Learn from what the claims found: `claimed` are queues and kinds."""
         for name in result.drained:
             self.queues.empty(name)
         for name in result.filled:
             self.queues.fill(name)
         served: dict[str, set[Lane]] = {}
-        for job in result.claimed:
-            served.setdefault(job.queue, set()).add(self._lane(job.kind))
+        for queue, kind in claimed:
+            served.setdefault(queue, set()).add(self._lane(kind))
         for name, lanes in served.items():
             blocked = self.queues.blocked(name)
             if blocked is not None and lanes != {blocked}:
                 self.queues.unblock(name)
         self.queues.served(served)
+
+    def _adapt(self, claimed: Mapping[tuple[str, str], int], released: Counter[str]) -> None:
+        """Claim from each queue about as much as finds a worker: less after a surplus, more again without one."""
+        counts: Counter[str] = Counter()
+        for (queue, _), count in claimed.items():
+            counts[queue] += count
+        for queue, count in counts.items():
+            self.queues.adapt(queue, count, released[queue])
 
     def _room(self) -> dict[Lane, int]:
         """How many more jobs each lane can take."""

@@ -18,19 +18,22 @@ def take_batch(
 ) -> list[ClaimedJob]:
     """Up to `share` jobs out of `ready` for one worker, as far as it should hold more; it holds them from now on."""
     load = state.lanes[lane]
+    count, backlog_ns = load.count, load.backlog_ns
     batch: list[ClaimedJob] = []
     free = limits.async_slots if lane == "async" else 1
+    most = free if load.stuck else max(free, limits.prefetch_jobs)
     room_bytes = SEND_BYTES
-    while ready and len(batch) < share and room_bytes > 0:
+    while ready and len(batch) < share and room_bytes > 0 and count < most:
         held = ready[0]
-        room_bytes -= len(held.job.args)
-        ahead = load.backlog_ns + held.estimate_ns <= limits.prefetch_ns
-        full = load.stuck or not ahead or load.count >= limits.prefetch_jobs
-        if load.count >= free and full:
+        ahead_ns = backlog_ns + held.estimate_ns
+        if count >= free and ahead_ns > limits.prefetch_ns:
             break
+        job = held.job
         ready.popleft()
-        load.count += 1
-        load.backlog_ns += held.estimate_ns
-        state.held[held.job.id] = held
-        batch.append(held.job)
+        count += 1
+        backlog_ns = ahead_ns
+        room_bytes -= len(job.args)
+        state.held[job.id] = held
+        batch.append(job)
+    load.count, load.backlog_ns = count, backlog_ns
     return batch

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import msgspec
 
@@ -17,13 +16,13 @@ from perdure.wire.work import Failed
 Backoff = Callable[[int], int]
 
 
-class Held(NamedTuple):
+class Held(msgspec.Struct, gc=False):
     """A job that this daemon has claimed: the row, its lease, how long it is expected to run, and where."""
 
     job: ClaimedJob
     lease: int
-    estimate_ns: float
-    lane: Lane
+    estimate_ns: float = 0.0
+    lane: Lane = "sync"
 
 
 class AttemptError(msgspec.Struct, omit_defaults=True):
@@ -66,14 +65,16 @@ class Ledger:
         taken.now = now
         return taken
 
-    def completed(self, held: Held) -> None:
-        """The handler returned None."""
-        ids = self.turn.completed.get(held.lease)
-        if ids is None:
-            self.turn.completed[held.lease] = [held.job.id]
-        else:
-            ids.append(held.job.id)
-        self.entries += 1
+    def completed(self, jobs: Sequence[Held]) -> None:
+        """The handlers returned None."""
+        by_lease = self.turn.completed
+        for held in jobs:
+            ids = by_lease.get(held.lease)
+            if ids is None:
+                by_lease[held.lease] = [held.job.id]
+            else:
+                ids.append(held.job.id)
+        self.entries += len(jobs)
 
     def result(self, held: Held, result_json: str) -> None:
         """The handler returned a value."""

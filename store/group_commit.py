@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from operator import attrgetter
 
 import msgspec
 
@@ -17,6 +18,7 @@ from perdure.store.statements import SQL
 PROMOTE_LIMIT = 5_000
 
 _DECODER = msgspec.json.Decoder(list[ClaimedJob])
+_PRIORITY_AND_AGE = attrgetter("priority", "id")
 
 
 def commit_turn(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs) -> Committed:
@@ -70,4 +72,7 @@ def _claim(connection: sqlite3.Connection, turn: Turn, done: Committed) -> None:
             done.drained.append(queue)
     if order:
         (text,) = connection.execute(SQL["claimed"], {"lease": turn.lease}).fetchone()
-        done.claimed = sorted(_DECODER.decode(text), key=lambda job: (order[job.queue], job.priority, job.id))
+        done.claimed = _DECODER.decode(text)
+        done.claimed.sort(key=_PRIORITY_AND_AGE)
+        if len(order) > 1:
+            done.claimed.sort(key=lambda job: order[job.queue])

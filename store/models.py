@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec import Struct
+
 
 class NewJob(NamedTuple):
     """A job with every default resolved and every value checked, ready to be written."""
@@ -109,7 +111,7 @@ class Claim(NamedTuple):
     limit: int
 
 
-class ClaimedJob(NamedTuple):
+class ClaimedJob(Struct, array_like=True, gc=False):
     """A claimed row, in the order of `perdure.wire.work.JobRow`."""
 
     id: int

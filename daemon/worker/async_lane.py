@@ -1,10 +1,15 @@
-"""The async lane: many jobs at once, as tasks on the loop of the worker's second thread."""
+"""The async lane: many jobs at once on the loop of the worker's second thread.
+
+A slot that is in use has a task, which runs one job after the other: jobs that never wait for anything, or no longer
+than a cache takes to answer, share it. Another one begins when the job of the last one waits.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Set
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -15,18 +20,21 @@ from perdure.daemon.worker.lane import Bench, Outcome, fail, job_name, make_cont
 from perdure.daemon.worker.needs import refusal
 from perdure.daemon.worker.outcome import Outbox
 from perdure.daemon.worker.recorder import SlotWriter
+from perdure.daemon.worker.stepping import Stepping
 from perdure.wire.work import Failed, JobRow
 
 #: How long to wait when the supervisor reads slowly, seconds.
 _RETRY_SECONDS: Final = 0.005
 #: With so many outcomes unsent, nothing more is begun.
 _MOST_UNSENT: Final = 256
+#: How long jobs that do not wait may keep the loop from everything else, nanoseconds.
+_TURN_NS: Final = 2_000_000
 
 
 class _Running(NamedTuple):
-    """A job's task, and its desk if it has one."""
+    """The task that runs a job, and the job's desk if it has one."""
 
-    task: asyncio.Task[Outcome]
+    task: asyncio.Task[None]
     desk: JobDesk | None
 
 
@@ -51,6 +59,8 @@ class AsyncLane:
         #: Those of them that were told to end.
         self._stopping: set[int] = set()
         self._flush_planned = False
+        #: The task that is about to take the next job; the others have one, or yield to the loop.
+        self._next: asyncio.Task[None] | None = None
 
     def offer(self, rows: Iterable[JobRow]) -> None:
         """Start these jobs, or put them in line."""
@@ -87,38 +97,88 @@ class AsyncLane:
         """Nothing runs, nothing waits, everything has been told. `on_idle` is called when this becomes true."""
         return not self._running and not self._queue and not self._outbox.count
 
-    # --- one job: start, perform, finish
+    # --- a slot: one job after the other
 
     def _start_next(self) -> None:
-        """Fill the free slots, unless the supervisor does not even take what is done."""
-        while self._queue and self._free and self._outbox.count < _MOST_UNSENT:
-            self._start(self._queue.popleft())
+        """Have a task take the next job, if there is one, and a slot; unless one is about to.
 
-    def _start(self, row: JobRow) -> None:
-        started_ns = self._bench.clock.monotonic_ns()
-        handler = self._bench.handlers.get(row.kind)
+        Not when the supervisor does not even take what is done.
+        """
+        if self._next is None and self._queue and self._free and self._outbox.count < _MOST_UNSENT:
+            slot = self._free.pop()
+            self._next = task = self._loop.create_task(self._serve(slot))
+            task.add_done_callback(partial(self._served, slot))
+
+    async def _serve(self, slot: SlotWriter) -> None:
+        """Run jobs until there are none, or another task takes the next one.
+
+        A task that was cancelled ends with its job: no other job shall hear of that.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        turn_ends_ns = self._bench.clock.monotonic_ns() + _TURN_NS
+        while self._queue and self._outbox.count < _MOST_UNSENT:
+            ended_ns = await self._run(self._queue.popleft(), slot, task)
+            if task.cancelling() or self._next not in (None, task):
+                return
+            if self._next is None:  # the job has waited, so the loop had its turn
+                self._next = task
+                turn_ends_ns = ended_ns + _TURN_NS
+            elif ended_ns > turn_ends_ns:
+                await asyncio.sleep(0)
+                turn_ends_ns = self._bench.clock.monotonic_ns() + _TURN_NS
+
+    def _served(self, slot: SlotWriter, task: asyncio.Task[None]) -> None:
+        """A callback, because a task that is cancelled before its first step never runs at all."""
+        self._free.append(slot)
+        if self._next is task:
+            self._next = None
+        self._start_next()
+        if not task.cancelled():
+            task.result()
+
+    async def _run(self, row: JobRow, slot: SlotWriter, task: asyncio.Task[None]) -> int:
+        """Run one job: record its start, perform it, record its end, which is returned (CLOCK_MONOTONIC, ns)."""
+        bench = self._bench
+        started_ns = bench.clock.monotonic_ns()
+        handler = bench.handlers.get(row.kind)
         if handler is None:
-            self._end_unbegun(row, unknown_kind(row), started_ns)
-            return
-        if handler.needs and (refused := refusal(self._bench, handler, row)) is not None:
-            self._end_unbegun(row, refused, started_ns)
-            return
-        slot = self._free.pop()
+            return self._end_unbegun(row, unknown_kind(row), started_ns)
+        if handler.needs and (refused := refusal(bench, handler, row)) is not None:
+            return self._end_unbegun(row, refused, started_ns)
         slot.begin(row.id, row.attempt, started_ns, row.timeout_ms)
-        desk = JobDesk(self._bench, row) if handler.wants_context else None
-        task = self._loop.create_task(self._perform(handler, row, started_ns, desk), name=job_name(row))
+        desk = JobDesk(bench, row) if handler.wants_context else None
         self._running[row.id] = _Running(task, desk)
-        task.add_done_callback(partial(self._finish, handler, row, slot, started_ns))
+        task.set_name(job_name(row))
+        outcome = await self._perform(handler, row, started_ns, desk)
+        del self._running[row.id]
+        if row.id in self._stopping:
+            self._stopping.discard(row.id)
+            if isinstance(outcome, Failed):
+                outcome.stopped = True
+        ended_ns = bench.clock.monotonic_ns()
+        is_due = self._outbox.add(handler, row, outcome, started_ns, ended_ns)
+        slot.finish()
+        if is_due:
+            self._outbox.try_flush()
+        self._plan_flush()
+        return ended_ns
 
-    def _end_unbegun(self, row: JobRow, failed: Failed, now_ns: int) -> None:
+    def _end_unbegun(self, row: JobRow, failed: Failed, now_ns: int) -> int:
         self._outbox.add(None, row, failed, now_ns, now_ns)
         self._plan_flush()
+        return now_ns
 
     async def _perform(self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None) -> Outcome:
         """Bind the arguments, await the handler, encode its result; whatever is raised becomes a Failed."""
-        log = self._bench.output.begin_async_job(row)
+        context = copy_context()
+        log = context.run(self._bench.output.begin_async_job, row)
         try:
-            return await self._call(handler, row, started_ns, desk)
+            result = await self._call(handler, row, started_ns, desk, context)
+            if result is None and (desk is None or desk.result is None):
+                return None
+            outcome = settle(self._bench, row, result, desk)
+            return await self._bench.spool.off_loop(outcome) if callable(outcome) else outcome
         except BaseException as error:  # SystemExit would end the loop, and a cancellation from within is a failure
             return fail(row, handler, error)
         finally:
@@ -127,47 +187,40 @@ class AsyncLane:
             if log is not None:
                 log.close()
 
-    async def _call(self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None) -> Outcome:
+    async def _call(
+        self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None, context: Context
+    ) -> object:
+        """What the handler returns. Its time limit can only end a wait, so without one it costs nothing."""
         args = handler.bind(row.args)
-        seconds = None if row.timeout_ms is None else row.timeout_ms / 1000
-        limit = asyncio.timeout(seconds)
+        if handler.wants_context:
+            awaitable = handler.function(make_context(self._bench, row, args, started_ns, desk), **args)
+        else:
+            awaitable = handler.function(**args)
+        stepping = Stepping(awaitable, context)
+        try:
+            stepping.first_step()
+        except StopIteration as end:
+            return end.value
+        self._next = None
+        self._start_next()
+        return await self._wait(stepping, row, started_ns)
+
+    async def _wait(self, stepping: Stepping, row: JobRow, started_ns: int) -> object:
+        """The rest of a handler that waits for something. Raises JobTimeout when its time is over."""
+        at = None
+        if row.timeout_ms is not None:
+            spent_ns = self._bench.clock.monotonic_ns() - started_ns
+            at = self._loop.time() + row.timeout_ms / 1000 - spent_ns / 1e9
+        limit = asyncio.timeout_at(at)
         try:
             async with limit:
-                if handler.wants_context:
-                    context = make_context(self._bench, row, args, started_ns, desk)
-                    result = await handler.function(context, **args)
-                else:
-                    result = await handler.function(**args)
+                return await stepping
         except TimeoutError as error:
             # Only when it is ours: a handler may raise a TimeoutError of its own. (Python 3.11.2 names no cause.)
             cancelled = error.__cause__ or error.__context__
             if limit.expired() and isinstance(cancelled, asyncio.CancelledError):
                 raise timeout_error(row.timeout_ms or 0) from cancelled
             raise
-        if result is None and (desk is None or desk.result is None):
-            return None
-        outcome = settle(self._bench, row, result, desk)
-        return await self._bench.spool.off_loop(outcome) if callable(outcome) else outcome
-
-    def _finish(
-        self, handler: Handler, row: JobRow, slot: SlotWriter, started_ns: int, task: asyncio.Task[Outcome]
-    ) -> None:
-        """Record the end. A callback, because a task that is cancelled before its first step never runs at all."""
-        del self._running[row.id]
-        if task.cancelled():
-            outcome: Outcome = fail(row, handler, asyncio.CancelledError("cancelled within the worker"))
-        else:
-            outcome = task.result()
-        if row.id in self._stopping:
-            self._stopping.discard(row.id)
-            if isinstance(outcome, Failed):
-                outcome.stopped = True
-        ended_ns = self._bench.clock.monotonic_ns()
-        self._outbox.add(handler, row, outcome, started_ns, ended_ns)
-        slot.finish()
-        self._free.append(slot)
-        self._start_next()
-        self._plan_flush()
 
     # --- telling
 

@@ -56,8 +56,7 @@ def _frames(coroutine: Any) -> list[FrameType]:
     frames: list[FrameType] = []
     while coroutine is not None and len(frames) < 1000:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-        if frame is None:
-            break
-        frames.append(frame)
+        if frame is not None:
+            frames.append(frame)
         coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
     return frames

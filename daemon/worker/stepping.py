@@ -1,0 +1,59 @@
+"""A coroutine that is stepped in a context of its own, by a task that has others to run after it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Coroutine, Generator
+from contextvars import Context
+from types import CoroutineType
+from typing import Any, Final, cast
+
+_NOTHING: Final = object()
+
+
+class Stepping:
+    """Begin with `first_step`, then await this for the rest, if there is any.
+
+    A handler's context variables stay its own, as in a task of its own; and a handler that never waits for anything
+    costs neither a task nor a turn of the loop.
+    """
+
+    __slots__ = ("_context", "_waited", "cr_await")
+
+    def __init__(self, awaitable: Awaitable[Any], context: Context) -> None:
+        #: The coroutine; of this name, so that whoever looks for stacks finds the way into it.
+        self.cr_await: Coroutine[Any, Any, Any] = (
+            awaitable if type(awaitable) is CoroutineType else _awaiting(awaitable)
+        )
+        self._context = context
+        self._waited: object = _NOTHING
+
+    def first_step(self) -> None:
+        """Run to the first wait. Raises StopIteration with the result if there is none, and what the coroutine does."""
+        self._waited = self._context.run(self.cr_await.send, None)
+
+    # --- what `await` needs
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return cast("Generator[Any, Any, Any]", self)  # it has what Python asks of it
+
+    def __iter__(self) -> Stepping:
+        return self
+
+    def __next__(self) -> object:
+        waited = self._waited
+        if waited is not _NOTHING:
+            self._waited = _NOTHING
+            return waited
+        return self._context.run(self.cr_await.send, None)
+
+    def throw(self, *error: Any) -> object:
+        """Raise something where the coroutine waits: a cancellation."""
+        return self._context.run(self.cr_await.throw, *error)
+
+    def close(self) -> None:
+        """End the coroutine where it waits."""
+        self._context.run(self.cr_await.close)
+
+
+async def _awaiting(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable

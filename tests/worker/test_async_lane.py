@@ -1,0 +1,103 @@
+"""The async lane: jobs share the tasks of its slots, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from perdure.wire.work import Stop
+from tests.support.wait import wait_until
+from tests.worker.rig import Rig, Worker, job_row
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A nursery with the handlers of this page."""
+    with Rig(tmp_path_factory.mktemp("lane")) as loaded:
+        kinds = loaded.load("tests.worker.lane_handlers", "tests.worker.sample_handlers")
+        assert isinstance(kinds, list), kinds
+        yield loaded
+
+
+@pytest.mark.parametrize("wait", [False, True], ids=["at once", "waiting"])
+def test_context_variables_of_a_job_are_its_own(worker: Worker, wait: bool) -> None:
+    """A request id that one job has set would stand in the logs of the next."""
+    worker.perform(*(job_row(number, "lane.mark", {"number": number, "wait": wait}) for number in range(1, 101)))
+    assert worker.results == {number: [0, number, number] for number in range(1, 101)}
+
+
+def test_every_slot_is_used_when_jobs_wait(rig: Rig) -> None:
+    """Jobs that wait for each other would wait for ever, one slot serving them one by one."""
+    worker = rig.fork(async_slots=16)
+    try:
+        worker.perform(*(job_row(number, "lane.together", {"others": 16}) for number in range(1, 17)))
+        assert set(worker.results.values()) == {16}
+    finally:
+        worker.close()
+
+
+def test_a_job_that_cancels_its_task_ends_nobody_else(worker: Worker) -> None:
+    """Its request would hit whichever job that task runs next."""
+    rows = []
+    for number in range(1, 40, 2):
+        rows += [job_row(number, "lane.cancel_self"), job_row(number + 1, "asleep", {"seconds": 0})]
+    worker.perform(*rows)
+    assert not worker.failed
+
+
+def test_a_job_that_cancels_every_task_ends_no_slot(rig: Rig) -> None:
+    """The lane would lose a slot each time, and at last stand still."""
+    worker = rig.fork(async_slots=2)
+    try:
+        for number in range(1, 30, 3):
+            worker.perform(
+                job_row(number, "lane.cancel_all"),
+                job_row(number + 1, "lane.cancel_all"),
+                job_row(number + 2, "lane.name"),
+            )
+        assert len(worker.results) == 10
+    finally:
+        worker.close()
+
+
+def test_a_task_is_called_after_the_job_that_it_runs(worker: Worker) -> None:
+    """Stacks and warnings would name the job before."""
+    worker.perform(*(job_row(number, "lane.name") for number in range(1, 6)))
+    assert worker.results == {number: f"job {number} lane.name attempt 1" for number in range(1, 6)}
+
+
+def test_stopping_a_job_leaves_the_next_of_its_slot_alone(rig: Rig) -> None:
+    """The cancellation would be delivered once more, to a job that nobody wants to end."""
+    worker = rig.fork(async_slots=1)
+    try:
+        worker.run(job_row(1, "asleep", {"seconds": 60}), job_row(2, "lane.deep"))
+        wait_until(lambda: any(slot.job_id == 1 for slot in worker.page.executing()))
+        worker.send(Stop([1]))
+        worker.wait_for(1, 2)
+        assert worker.failed[1].stopped
+        assert worker.results == {2: "later"}
+    finally:
+        worker.close()
+
+
+def test_the_loop_turns_while_jobs_that_never_wait_stand_in_line(worker: Worker) -> None:
+    """Heartbeats, other jobs' answers and cancellations would wait for the end of the line."""
+    line = [job_row(number, "lane.spin", {"seconds": 0.003}) for number in range(2, 200)]
+    worker.run(job_row(1, "lane.ticks", {"most": 20}), *line)
+    worker.wait_for(1)
+    assert len(worker.known()) < 150
+    worker.wait_for(*(row.id for row in line))
+
+
+def test_time_limits_and_results_of_jobs_that_share_a_task(worker: Worker) -> None:
+    """The limit of one job would end the next, or none."""
+    rows = []
+    for number in range(1, 30, 3):
+        rows.append(job_row(number, "asleep", {"seconds": 60}, timeout_ms=30))
+        rows.append(job_row(number + 1, "lane.deep", timeout_ms=60_000))
+        rows.append(job_row(number + 2, "anoop", timeout_ms=1))
+    worker.perform(*rows)
+    assert sorted(worker.failed) == list(range(1, 30, 3))
+    assert {failed.error.type for failed in worker.failed.values()} == {"JobTimeout"}
+    assert sorted(worker.results) == list(range(2, 30, 3))
