@@ -86,7 +86,7 @@ class Committer:
             elif self._throttle is not None:
                 future.set_result(self._throttle.answers(batch, places))
             else:
-                future.set_result([Enqueued(place.id, place.duplicate) for place in places])
+                future.set_result(places)
         if result.stale:
             log.warning("outcome.refused", jobs=[job_id for job_id, _ in result.stale], reason="the lease is not held")
         self._waiters.committed(turn)

@@ -266,7 +266,8 @@ class Dispatch:
         self._fill_workers()
         self._give_back_surplus()
         for batch in self._batches:
-            self._unblock_for(batch)
+            for queue, kind in set(map(_QUEUE_AND_KIND, batch.jobs)):
+                self._unblock_for(queue, kind)
             for name in {job.queue for job in batch.jobs if job.scheduled_at is None or job.scheduled_at <= now}:
                 self.queues.fill(name)
         room = self._room()
@@ -360,12 +361,11 @@ class Dispatch:
             held.estimate_ns, held.lane = self._run_times.estimate_ns(job.kind), spec.lane
             self.ready[held.lane].append(held)
 
-    def _unblock_for(self, batch: NewBatch) -> None:
+    def _unblock_for(self, queue: str, kind: str) -> None:
         """A queue whose head waits for a full lane may get more urgent jobs of the other lane."""
-        for job in batch.jobs:
-            lane = self.queues.blocked(job.queue)
-            if lane is not None and self._lane(job.kind) != lane:
-                self.queues.unblock(job.queue)
+        lane = self.queues.blocked(queue)
+        if lane is not None and self._lane(kind) != lane:
+            self.queues.unblock(queue)
 
     def _rotate(self, result: Committed, claimed: Iterable[tuple[str, str]]) -> None:
         """Learn from what the claims found: `claimed` are queues and kinds."""

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from perdure.store.models import Committed, NewBatch, Placed, Turn
+from perdure.store.models import ClaimedJob, Committed, NewBatch, Turn
 from perdure.store.states import (
     AVAILABLE,
     CANCELLED,
@@ -19,6 +19,7 @@ from perdure.store.states import (
     RUNNING,
     SCHEDULED,
 )
+from perdure.wire.data import Enqueued
 from perdure.wire.streams import StateChange
 
 #: States in which a job ends.
@@ -35,6 +36,10 @@ class Facts(NamedTuple):
     kind: str
     queue: str
     attempt: int
+
+
+#: What the store has claimed says the same.
+Known = Facts | ClaimedJob
 
 
 class _Wrong(msgspec.Struct):
@@ -57,7 +62,7 @@ _decode_all_wrong = msgspec.json.Decoder(list[_Wrong]).decode
 class Listened(Protocol):
     """Whose news anybody wants: see daemon/roll.py."""
 
-    def facts(self, job_id: int) -> Facts | None:
+    def facts(self, job_id: int) -> Known | None:
         """What is known of a job that was claimed until now; None if nobody listens to it."""
         ...
 
@@ -92,17 +97,21 @@ class TurnNews:
             for job_id, queue in result.shed:
                 if listened.wants_new(queue) or listened.facts(job_id) is not None:
                     self._changes.append(StateChange(job_id, DEAD, turn.now, queue=queue, error=why.get(queue)))
+        now, wants_new, facts = turn.now, listened.wants_new, listened.facts
         for row in result.claimed:
-            if listened.wants_new(row.queue) or listened.facts(row.id) is not None:
-                self._changes.append(StateChange(row.id, RUNNING, turn.now, row.kind, row.queue, row.attempt))
+            if wants_new(row.queue) or facts(row.id) is not None:
+                self._changes.append(StateChange(row.id, RUNNING, now, row.kind, row.queue, row.attempt))
         return self._changes
 
     def _successes(self) -> None:
-        turn, facts = self._turn, self._listened.facts
+        turn, stale, facts, add = self._turn, self._stale, self._listened.facts, self._changes.append
+        now = turn.now
         for lease, ids in turn.completed.items():
+            # Thousands in a turn: `_change` in short.
             for job_id in ids:
-                if facts(job_id) is not None:
-                    self._change(job_id, lease, COMPLETED)
+                known = facts(job_id)
+                if known is not None and not (stale and (job_id, lease) in stale):
+                    add(StateChange(job_id, COMPLETED, now, known.kind, known.queue, known.attempt))
         for job_id, lease, text in turn.results:
             self._change(job_id, lease, COMPLETED, result=small(text))
         for job_id, lease, _ in turn.spooled:
@@ -144,10 +153,10 @@ class TurnNews:
         change = StateChange(job_id, state, self._turn.now, known.kind, known.queue, attempt, error, result)
         self._changes.append(change)
 
-    def _placed(self, batch: NewBatch, places: Sequence[Placed]) -> None:
-        now = self._turn.now
+    def _placed(self, batch: NewBatch, places: Sequence[Enqueued]) -> None:
+        now, wants_new = self._turn.now, self._listened.wants_new
         for job, place in zip(batch.jobs, places, strict=False):
-            if not place.duplicate and self._listened.wants_new(job.queue):
+            if not place.duplicate and wants_new(job.queue):
                 later = job.scheduled_at is not None and job.scheduled_at > now
                 self._changes.append(StateChange(place.id, SCHEDULED if later else AVAILABLE, now, job.kind, job.queue))
 

@@ -16,7 +16,7 @@ import msgspec
 from perdure.config.queues import BLOCK, SHED, QueueLimits, QueueSettings
 from perdure.duration import format_duration
 from perdure.errors import QueueFull
-from perdure.store.models import Committed, Depth, NewBatch, NewJob, Placed, Shed, Turn
+from perdure.store.models import Committed, Depth, NewBatch, NewJob, Shed, Turn
 from perdure.store.states import AVAILABLE, PARKED, RETRYABLE, SCHEDULED
 from perdure.wire.data import Enqueued, QueueView
 
@@ -228,7 +228,7 @@ class Pressure:
         self._on_the_way.clear()
         self._known.clear()
 
-    def _placed(self, batch: NewBatch, places: list[Placed] | Exception, now: int) -> None:
+    def _placed(self, batch: NewBatch, places: list[Enqueued] | Exception, now: int) -> None:
         on_the_way = self._on_the_way.pop(id(batch), None)
         for name, need in (self.needs(batch, now) if on_the_way is None else on_the_way).items():
             gauge = self.gauges.get(name)
@@ -396,7 +396,7 @@ class Pressure:
         message = f"queue {name} was full, and this was the least urgent of its available jobs: {gauge.why(1, now)}"
         return _encode({"at": now, "type": "QueueFull", "message": message}).decode()
 
-    def answers(self, batch: NewBatch, places: Sequence[Placed], now: int) -> list[Enqueued]:
+    def answers(self, batch: NewBatch, places: Sequence[Enqueued], now: int) -> list[Enqueued]:
         """What a producer is told, with the pressure of each job's queue."""
         levels: dict[str, float] = {}
         for job in batch.jobs:

@@ -10,7 +10,7 @@ from perdure.config.queues import QueueLimits
 from perdure.daemon.pressure import Needs, Pressure, Waiting, unique_keys
 from perdure.errors import PerdureError, QueueFull
 from perdure.log import get_logger
-from perdure.store.models import Committed, NewBatch, Placed, Turn
+from perdure.store.models import Committed, NewBatch, Turn
 from perdure.wire.data import Enqueued
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class Throttle:
             self._supervisor.breakers.ended(job_id for job_id, _ in result.shed)
         self.advance()
 
-    def answers(self, batch: NewBatch, places: list[Placed]) -> list[Enqueued]:
+    def answers(self, batch: NewBatch, places: list[Enqueued]) -> list[Enqueued]:
         """What the producer of a batch is told."""
         return self.pressure.answers(batch, places, self._now())
 

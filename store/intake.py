@@ -29,6 +29,9 @@ from perdure.names import (
 from perdure.store.models import NewJob
 from perdure.wire.data import JobSpec, KindSpec
 
+#: Names of queues that are not checked again, a kind.
+REMEMBERED_QUEUES = 1_000
+
 _V = TypeVar("_V")
 
 
@@ -96,14 +99,15 @@ def check_queue_name(name: str) -> None:
 
 
 class _Known:
-    """What is prepared for a kind; `check` is None for a kind that nobody has declared."""
+    """What is prepared for a kind; `check` is None for a kind that nobody has declared. `names` were found in order."""
 
-    __slots__ = ("check", "empty_fits", "max_attempts", "max_interruptions", "priority", "queue", "timeout_ms")
+    __slots__ = ("check", "empty_fits", "max_attempts", "max_interruptions", "names", "priority", "queue", "timeout_ms")
 
     def __init__(self, defaults: IntakeDefaults, spec: KindSpec | None = None) -> None:
         self.check = ArgsChecker(spec).check if spec else None
         spec = spec or KindSpec(name="", lane="sync", params=[])
         self.queue = _first(spec.queue, defaults.queue)
+        self.names: set[str] = set()
         self.priority = _first(spec.priority, defaults.priority)
         self.max_attempts = _first(spec.max_attempts, defaults.max_attempts)
         self.max_interruptions = _first(spec.max_interruptions, defaults.max_interruptions)
@@ -133,7 +137,7 @@ class Intake:
             timeout_ms = spec.timeout_ms or None
         return NewJob(
             spec.kind,
-            known.queue if spec.queue is None else _checked(check_queue_name, spec.queue),
+            known.queue if spec.queue is None else self._checked_queue(known, spec.queue),
             known.priority if spec.priority is None else _checked(check_priority, spec.priority),
             spec.args,
             known.max_attempts if spec.max_attempts is None else _checked(check_max_attempts, spec.max_attempts),
@@ -146,6 +150,15 @@ class Intake:
             _tags_json(spec.tags) if spec.tags else None,
             None if spec.blob is None else msgspec.json.encode(spec.blob).decode(),
         )
+
+    def _checked_queue(self, known: _Known, name: str) -> str:
+        """A queue's name; the last ones that were used are not looked at again."""
+        if name not in known.names:
+            check_queue_name(name)
+            if len(known.names) >= REMEMBERED_QUEUES:
+                known.names.clear()
+            known.names.add(name)
+        return name
 
     def resolve_many(
         self, specs: Sequence[JobSpec], now_ms: int, first: int = 0, total: int | None = None

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from perdure.wire.data import Enqueued
 
-class NewJob(NamedTuple):
+
+class NewJob(Struct, gc=False):
     """A job with every default resolved and every value checked, ready to be written."""
 
     kind: str
@@ -156,19 +158,11 @@ class Turn:
     claim_total: int = 0  # over all claims together
 
 
-class Placed(NamedTuple):
-    """Where one new job is: its id, or that of the unfinished job which holds its unique key."""
-
-    id: int
-    duplicate: bool
-    shed: bool = False
-
-
 @dataclass(slots=True)
 class Committed:
     """What a turn did. `placed` has one entry a batch: its jobs' places, or the error that refused that batch alone."""
 
-    placed: list[list[Placed] | Exception] = field(default_factory=list)
+    placed: list[list[Enqueued] | Exception] = field(default_factory=list)
     claimed: list[ClaimedJob] = field(default_factory=list)
     drained: list[str] = field(default_factory=list)  # claimed queues that had fewer jobs than asked for
     filled: list[str] = field(default_factory=list)  # queues that got available jobs by promotion or release

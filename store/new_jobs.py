@@ -5,14 +5,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from perdure.errors import Duplicate, Refused
-from perdure.store.models import NewBatch, NewJob, Placed
+from perdure.store.models import NewBatch, NewJob
 from perdure.store.statements import SQL
 from perdure.store.states import AVAILABLE, SCHEDULED
+from perdure.wire.data import Enqueued
 
 #: More groups of like jobs than this in a turn go in by one statement for jobs of any shape. One for like jobs is about
 #: three times as fast a job, and the number of statements stays bounded.
@@ -21,6 +23,12 @@ MOST_GROUPS = 8
 STATEMENT_CHARS = 64 * 1024 * 1024
 #: What a batch itself can be wrong about. Anything else is wrong with the store, and ends the turn.
 BATCH_ERRORS = (sqlite3.IntegrityError, sqlite3.DataError, UnicodeError, OverflowError, Refused)
+
+#: All but arguments and unique key.
+_SHAPE = attrgetter(
+    "kind", "queue", "priority", "max_attempts", "max_interruptions", "timeout_ms", "scheduled_at", "tags_json",
+    "blob_json",
+)  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode
 
@@ -32,7 +40,7 @@ class NewJobs:
         (last,) = connection.execute(SQL["last_id"]).fetchone()
         self.last_id: int = last
 
-    def insert(self, connection: sqlite3.Connection, batches: Sequence[NewBatch], now: int) -> list[list[Placed]]:
+    def insert(self, connection: sqlite3.Connection, batches: Sequence[NewBatch], now: int) -> list[list[Enqueued]]:
         """All batches in as few statements as can be. Raises one of BATCH_ERRORS when any batch is to be refused."""
         jobs = [job for batch in batches for job in batch.jobs]
         ids = range(self.last_id + 1, self.last_id + 1 + len(jobs))
@@ -47,11 +55,13 @@ class NewJobs:
 
     def insert_apart(
         self, connection: sqlite3.Connection, batches: Sequence[NewBatch], now: int
-    ) -> list[list[Placed] | Exception]:
+    ) -> list[list[Enqueued] | Exception]:
         """Each batch under a savepoint of its own: one that breaks a rule is refused alone."""
         return [self._insert_or_refuse(connection, batch, now) for batch in batches]
 
-    def _insert_or_refuse(self, connection: sqlite3.Connection, batch: NewBatch, now: int) -> list[Placed] | Exception:
+    def _insert_or_refuse(
+        self, connection: sqlite3.Connection, batch: NewBatch, now: int
+    ) -> list[Enqueued] | Exception:
         connection.execute("SAVEPOINT batch")
         try:
             (placed,) = self.insert(connection, [batch], now)
@@ -74,7 +84,7 @@ def _insert_chunk(connection: sqlite3.Connection, base: int, jobs: Sequence[NewJ
 
 
 def _insert_alike(connection: sqlite3.Connection, base: int, jobs: Sequence[NewJob], now: int) -> None:
-    parameters: dict[str, Any] = jobs[0]._asdict()
+    parameters: dict[str, Any] = msgspec.structs.asdict(jobs[0])
     state, scheduled_at = _when(jobs[0], now)
     parameters.update(base=base, now=now, state=state, scheduled_at=scheduled_at, tags=jobs[0].tags_json)
     parameters["args"] = _encode([job.args for job in jobs]).decode()
@@ -104,10 +114,10 @@ def _when(job: NewJob, now: int) -> tuple[str, int]:
     return SCHEDULED, job.scheduled_at
 
 
-def _places(batch: NewBatch, ids: Iterator[int], holders: dict[int, int]) -> list[Placed]:
+def _places(batch: NewBatch, ids: Iterator[int], holders: dict[int, int]) -> list[Enqueued]:
     if not holders:
-        return [Placed(job_id, False) for job_id in ids]
-    placed = [Placed(holders.get(job_id, job_id), job_id in holders) for job_id in ids]
+        return [Enqueued(job_id, False) for job_id in ids]
+    placed = [Enqueued(holders.get(job_id, job_id), job_id in holders) for job_id in ids]
     if batch.strict:
         for job, place in zip(batch.jobs, placed, strict=True):
             if place.duplicate:
@@ -120,7 +130,7 @@ def _places(batch: NewBatch, ids: Iterator[int], holders: dict[int, int]) -> lis
 
 def _groups(jobs: Sequence[NewJob]) -> Iterator[list[NewJob]]:
     """Runs of jobs that differ only in their arguments and unique keys."""
-    for _, group in groupby(jobs, key=lambda job: (job[:3], job[4:8], job.tags_json, job.blob_json)):
+    for _, group in groupby(jobs, key=_SHAPE):
         yield list(group)
 
 

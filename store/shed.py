@@ -22,10 +22,10 @@ def shed_surplus(connection: sqlite3.Connection, turn: Turn, done: Committed) ->
             done.shed += ((job_id, shed.queue) for job_id in _shed(connection, shed, surplus, turn.now))
     gone = {job_id for job_id, _ in done.shed}
     if gone:
-        done.placed = [
-            places if isinstance(places, Exception) else [one._replace(shed=one.id in gone) for one in places]
-            for places in done.placed
-        ]
+        for places in done.placed:
+            if not isinstance(places, Exception):
+                for place in places:
+                    place.shed = place.id in gone
 
 
 def _not_in(turn: Turn, done: Committed, queue: str) -> int:

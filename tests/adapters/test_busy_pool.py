@@ -22,7 +22,7 @@ from tests.support.postgres_server import PostgresBench, through
 from tests.support.qdrant_server import QdrantBench
 
 POOL = 2
-#: A call takes a tenth of its limit, so that a machine with other work does not make it late; waiting in line takes longer.
+#: A call takes a tenth of its limit: a machine with other work does not make it late. Waiting in line takes longer.
 TIMEOUT_MS, SLOW_MS = 1_200, 1_000
 POLICY = Policy(timeout_ms=TIMEOUT_MS, slow_after_ms=SLOW_MS, tries=3, retry_base_ms=5, retry_cap_ms=20)
 QUERY_SECONDS = 0.12

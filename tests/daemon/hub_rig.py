@@ -10,9 +10,9 @@ from typing import Any
 from perdure.clock import Clock, SystemClock
 from perdure.daemon.hub import Hub
 from perdure.daemon.ledger import Held
-from perdure.store.models import ClaimedJob, Committed, NewBatch, NewJob, Placed, Turn
+from perdure.store.models import ClaimedJob, Committed, NewBatch, NewJob, Turn
 from perdure.wire.control import Subscribe
-from perdure.wire.data import DeadView, JobView
+from perdure.wire.data import DeadView, Enqueued, JobView
 from perdure.wire.envelope import Event
 from perdure.wire.peer import Peer
 from perdure.wire.streams import Emitted, Entry, Grant, LogText, News, Progress
@@ -99,7 +99,7 @@ class HubRig:
         self.job(job_id, queue=queue)
         new = NewJob("kind", queue, 0, "{}", 5, 3, None, None, None, None)
         turn = Turn(1_000, batches=[NewBatch([new], False)])
-        self.commit(turn, Committed(placed=[[Placed(job_id, False)]]))
+        self.commit(turn, Committed(placed=[[Enqueued(job_id, False)]]))
 
     def claim(self, job_id: int, attempt: int = 1, queue: str = "default") -> ClaimedJob:
         """A turn claims a job."""

@@ -11,8 +11,9 @@ from perdure.daemon import roll, wide
 from perdure.daemon.news_of_turns import RESULT_CHARS
 from perdure.daemon.subscriber import BUFFER_ENTRIES
 from perdure.errors import DaemonStopping, InvalidOption, NotFound, Refused
-from perdure.store.models import Buried, Committed, NewBatch, NewJob, Placed, Released, Retried, Turn
+from perdure.store.models import Buried, Committed, NewBatch, NewJob, Released, Retried, Turn
 from perdure.wire.control import Subscribe
+from perdure.wire.data import Enqueued
 from perdure.wire.peer import Peer
 from perdure.wire.streams import Emitted, JobSkipped, LogText, Progress, Skipped, StateChange
 from perdure.wire.work import Follow, FollowQueues, Told, Unfollow
@@ -164,7 +165,7 @@ async def test_a_turn_of_thousands_is_told_bit_by_bit(tmp_path: Path) -> None:
     gone = await rig.follow(everything=True)
     count = BUFFER_ENTRIES + 500
     job = NewJob("kind", "default", 0, "{}", 5, 3, None, None, None, None)
-    placed = [Placed(job_id, False) for job_id in range(1, count + 1)]
+    placed = [Enqueued(job_id, False) for job_id in range(1, count + 1)]
     rig.commit(Turn(1_000, batches=[NewBatch([job] * count, False)]), Committed(placed=[placed]))
     rig.hub.gone(gone.peer)
     assert rig.hub.figures()["waiting_entries"] <= 2 * wide.AT_ONCE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from perdure.config.queues import QueueLimits, QueueSettings
 from perdure.daemon.pressure import Need, Pressure, show_limits, unique_keys
@@ -16,7 +17,6 @@ from perdure.store.models import (
     Depth,
     NewBatch,
     NewJob,
-    Placed,
     Released,
     Retried,
     Turn,
@@ -35,7 +35,7 @@ BLOCKING: dict[str, dict[str, object]] = {
 
 def job(queue: str = "b", **fields: Any) -> NewJob:
     """A new job."""
-    return NewJob("k", queue, 0, "{}", 3, 2, None, None, None, None)._replace(**fields)
+    return replace(NewJob("k", queue, 0, "{}", 3, 2, None, None, None, None), **fields)
 
 
 def batch(*jobs: NewJob) -> NewBatch:
@@ -58,7 +58,7 @@ def offer(core: Pressure, *jobs: NewJob) -> dict[str, int] | None:
 
 def commit(core: Pressure, *batches: NewBatch, **fields: Any) -> None:
     """A turn with these batches is on disk."""
-    placed: list[list[Placed] | Exception] = [[Placed(1, False) for _ in one.jobs] for one in batches]
+    placed: list[list[Enqueued] | Exception] = [[Enqueued(1, False) for _ in one.jobs] for one in batches]
     claimed = fields.pop("claimed", [])
     core.committed(Turn(NOW, batches=list(batches), **fields), Committed(placed=placed, claimed=claimed))
 
@@ -119,7 +119,7 @@ def test_jobs_on_their_way_count() -> None:
         assert core.admit(one, core.needs(one, NOW), NOW) == {}
     with pytest.raises(QueueFull):
         offer(core, job("r"))
-    core.committed(Turn(NOW, batches=[first, second]), Committed(placed=[[Placed(1, False)], QueueFull("no")]))
+    core.committed(Turn(NOW, batches=[first, second]), Committed(placed=[[Enqueued(1, False)], QueueFull("no")]))
     assert (core.gauges["r"].waiting, core.gauges["r"].coming) == (3, 0), "a refused one makes room"
     core.refused()
     assert offer(core, job("r")) == {}
@@ -134,7 +134,7 @@ def test_duplicates_need_no_room() -> None:
     assert core.needs(one, NOW, {("k", "a")}) == {}
     assert core.needs(one, NOW, set()) == {"r": Need(1, 0)}, "the second one is a duplicate of the first"
     assert core.admit(one, {}, NOW) == {}
-    core.committed(Turn(NOW, batches=[one]), Committed(placed=[[Placed(1, True), Placed(1, True)]]))
+    core.committed(Turn(NOW, batches=[one]), Committed(placed=[[Enqueued(1, True), Enqueued(1, True)]]))
     assert (core.gauges["r"].waiting, core.gauges["r"].coming) == (4, 0)
 
 
@@ -162,7 +162,7 @@ def test_known_duplicates_take_nobodys_room() -> None:
     (shed,) = core.shed(sheds, NOW)
     assert (shed.surplus, shed.known) == (1, 2)
     assert core.shed(sheds, NOW)[0].known == 0, "in the turn after"
-    core.committed(Turn(NOW, batches=[one]), Committed(placed=[[Placed(1, True)]]))
+    core.committed(Turn(NOW, batches=[one]), Committed(placed=[[Enqueued(1, True)]]))
     assert (core.gauges["s"].waiting, core.gauges["s"].coming) == (3, 2)
 
 
@@ -303,7 +303,7 @@ def test_producers_are_told_the_pressure() -> None:
     core = made(r=1)
     one = batch(job("r"), job("free"))
     core.admit(one, core.needs(one, NOW), NOW)
-    places = [Placed(7, False), Placed(8, False)]
+    places = [Enqueued(7, False), Enqueued(8, False)]
     core.committed(Turn(NOW, batches=[one]), Committed(placed=[places]))
     assert core.answers(one, places, NOW) == [Enqueued(7, pressure=0.5), Enqueued(8)]
     core.counted({"old": Depth(1, NOW - 2_500)})

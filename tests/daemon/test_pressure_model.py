@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from perdure.config.queues import QueueLimits, QueueSettings
 from perdure.daemon.pressure import Needs, Pressure, Waiting
 from perdure.errors import QueueFull
-from perdure.store.models import Claim, ClaimedJob, Committed, Depth, NewBatch, NewJob, Placed, Released, Turn
+from perdure.store.models import Claim, ClaimedJob, Committed, Depth, NewBatch, NewJob, Released, Turn
+from perdure.wire.data import Enqueued
 
 NOW, MOST = 1_000, 5
 QUEUES = ("b", "c", "r", "s", "free")
@@ -128,7 +129,7 @@ class World(RuleBasedStateMachine):
             for job in asked.batch.jobs:
                 self.last_id += 1
                 self.waiting[job.queue].append(self.last_id)
-                places.append(Placed(self.last_id, False))
+                places.append(Enqueued(self.last_id, False))
             result.placed.append(places)
         for shed in turn.shed:
             for _ in range(max(0, shed.surplus - refused)):

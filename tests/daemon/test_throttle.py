@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from perdure.clock import SystemClock
 from perdure.config.settings import Settings
@@ -110,7 +111,7 @@ async def test_one_count_serves_all_who_wait_for_it() -> None:
     assert {type(error) for error in refused} == {QueueFull}
     assert store.counts == [["r"]]
     with pytest.raises(QueueFull):
-        await throttle.place(NewBatch([job._replace(unique_key="new")], False), None)
-    throttle.place(NewBatch([job._replace(unique_key="held")], False), None)
+        await throttle.place(NewBatch([replace(job, unique_key="new")], False), None)
+    throttle.place(NewBatch([replace(job, unique_key="held")], False), None)
     await async_wait_until(lambda: len(batches) == 2)
     assert store.counts == [["r"]], "a full queue was counted again for a unique key"

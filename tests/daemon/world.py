@@ -6,6 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from perdure.daemon.actions import DrainWorker, ForkIsolated, Send, StopJobs, TakeBack
 from perdure.daemon.dispatch import Dispatch
 from perdure.daemon.gate import Gate
@@ -13,8 +15,8 @@ from perdure.daemon.isolation import SUSPECT_REASON
 from perdure.daemon.ledger import Death
 from perdure.daemon.wishes import Wish
 from perdure.daemon.worker_state import DispatchLimits
-from perdure.store.models import ClaimedJob, Committed, NewBatch, NewJob, Placed, Turn
-from perdure.wire.data import ErrorData, KindSpec, Lane
+from perdure.store.models import ClaimedJob, Committed, NewBatch, NewJob, Turn
+from perdure.wire.data import Enqueued, ErrorData, KindSpec, Lane
 from perdure.wire.work import Done, Failed, Timing
 
 LIMITS = DispatchLimits(prefetch_ns=20e6, prefetch_jobs=64, async_slots=4)
@@ -88,11 +90,11 @@ class MemoryStore:
         self._claim(turn, result)
         return result
 
-    def _insert(self, job: NewJob, now: int) -> Placed:
+    def _insert(self, job: NewJob, now: int) -> Enqueued:
         job_id, self.next_id = self.next_id, self.next_id + 1
         due = job.scheduled_at or 0
         self.rows[job_id] = Row(job, "available" if due <= now else "scheduled", due=due)
-        return Placed(job_id, False)
+        return Enqueued(job_id, False)
 
     def _claim(self, turn: Turn, result: Committed) -> None:
         left = turn.claim_total
@@ -175,7 +177,7 @@ class World:
 
     def enqueue(self, count: int = 1, kind: str = "job", queue: str = "default", **fields: int | None) -> None:
         """New jobs, in one batch."""
-        job = NewJob(kind, queue, 0, "{}", 3, 3, None, None, None, None)._replace(**fields)
+        job = replace(NewJob(kind, queue, 0, "{}", 3, 3, None, None, None, None), **fields)
         self.core.enqueue(NewBatch([job] * count, False))
 
     def learn(self, kind: str, run_ns: float) -> None:

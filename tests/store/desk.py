@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from perdure.store.contract import Store
 from perdure.store.models import (
     Buried,
@@ -16,12 +18,12 @@ from perdure.store.models import (
     NewBatch,
     NewJob,
     Parked,
-    Placed,
     Postponed,
     Released,
     Retried,
     Turn,
 )
+from perdure.wire.data import Enqueued
 
 START_MS = 1_700_000_000_000
 
@@ -41,7 +43,7 @@ DEFAULTS = NewJob(
 
 def new_job(**fields: Any) -> NewJob:
     """A job with the defaults of these tests."""
-    return DEFAULTS._replace(**fields)
+    return replace(DEFAULTS, **fields)
 
 
 def error_json(attempt: int, message: str = "boom") -> str:
@@ -62,7 +64,7 @@ class Desk:
         self.now += 1
         return await self.store.commit(Turn(now=self.now, **fields))
 
-    async def enqueue(self, *jobs: NewJob, strict: bool = False) -> list[Placed]:
+    async def enqueue(self, *jobs: NewJob, strict: bool = False) -> list[Enqueued]:
         """One batch, which must go in."""
         (placed,) = (await self.turn(batches=[NewBatch(list(jobs), strict)])).placed
         assert not isinstance(placed, Exception), placed

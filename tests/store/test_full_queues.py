@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
-from perdure.store.models import Claim, Depth, NewBatch, Placed, Retried, Shed
-from perdure.wire.data import DeadFilter, DeadView
+from perdure.store.models import Claim, Depth, NewBatch, Retried, Shed
+from perdure.wire.data import DeadFilter, DeadView, Enqueued
 from tests.store.conftest import OpenDesk
 from tests.store.desk import Desk, error_json, new_job
 
@@ -176,7 +176,7 @@ async def test_what_is_shed_is_not_claimed_in_the_same_turn(open_desk: OpenDesk)
     async with open_desk() as desk:
         turn = {"lease": 7, "claims": [Claim("default", 9)], "claim_total": 9}
         done = await desk.turn(batches=[NewBatch([new_job(), new_job()], False)], shed=shed(1), **turn)
-        assert done.placed == [[Placed(1, False), Placed(2, False, True)]]
+        assert done.placed == [[Enqueued(1, False), Enqueued(2, False, True)]]
         assert [job.id for job in done.claimed] == [1]
 
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from perdure.store.models import Buried, Interrupted, NewBatch, Parked, Postponed, Released, Retried, Shed, Stopped
 from perdure.store.sqlite import SqliteStore, open_sqlite
-from perdure.wire.data import DeadFilter, JobFilter, JobView
+from perdure.wire.data import DeadFilter, Enqueued, JobFilter, JobView
 from tests.store.desk import Desk, error_json, new_job
 
 LIVE = ("scheduled", "available", "running", "retryable", "parked")
@@ -104,7 +104,7 @@ class StoreMachine(RuleBasedStateMachine):
                 state = "scheduled" if delay and delay > 0 else "available"
                 self.jobs[place.id] = Model(state, job.unique_key, *budgets, due=at or 0)
             elif place is not None:
-                assert place == (holder, True, False)
+                assert place == Enqueued(holder, True)
             elif holder is None and job.unique_key:
                 self.jobs[-len(self.jobs) - 1] = Model("available", job.unique_key, 1, 1)
         if refused:

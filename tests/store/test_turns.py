@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from msgspec.structs import astuple, replace
+
 from perdure.errors import Duplicate, Refused
 from perdure.store.models import (
     Buried,
@@ -11,12 +13,12 @@ from perdure.store.models import (
     Interrupted,
     NewBatch,
     Parked,
-    Placed,
     Postponed,
     Released,
     Retried,
     Stopped,
 )
+from perdure.wire.data import Enqueued
 from tests.store.conftest import OpenDesk
 from tests.store.desk import error_json, new_job
 
@@ -50,7 +52,7 @@ async def test_a_job_is_claimed_in_the_turn_that_enqueues_it(open_desk: OpenDesk
     async with open_desk() as desk:
         batch = NewBatch([new_job(args='{"x": 1}')], strict=False)
         done = await desk.turn(lease=1, batches=[batch], claims=[Claim("default", 1)], claim_total=1)
-        assert done.placed == [[Placed(done.claimed[0].id, False)]]
+        assert done.placed == [[Enqueued(done.claimed[0].id, False)]]
         assert json.loads(done.claimed[0].args) == {"x": 1}
 
 
@@ -269,13 +271,13 @@ async def test_unique_keys_hold_until_the_job_is_finished(open_desk: OpenDesk) -
     """Two unfinished jobs would have one key, or a finished one would keep its key for ever."""
     async with open_desk() as desk:
         unique = new_job(unique_key="a.md")
-        placed = await desk.enqueue(unique, new_job(), unique, unique._replace(kind="other"))
+        placed = await desk.enqueue(unique, new_job(), unique, replace(unique, kind="other"))
         first = placed[0].id
         assert [place.duplicate for place in placed] == [False, False, True, False]
         assert placed[2].id == first
-        assert await desk.enqueue(unique) == [Placed(first, True)]
+        assert await desk.enqueue(unique) == [Enqueued(first, True)]
         (job, *_) = await desk.claim()
-        assert await desk.enqueue(unique) == [Placed(first, True)]
+        assert await desk.enqueue(unique) == [Enqueued(first, True)]
         done = await desk.turn(completed={desk.lease: [job.id]}, batches=[NewBatch([unique], True)])
         (places,) = done.placed
         assert isinstance(places, list)
@@ -288,7 +290,7 @@ async def test_a_unique_key_met_during_a_retry_keeps_the_row(open_desk: OpenDesk
     async with open_desk() as desk:
         job = await desk.running(unique_key="k")
         await desk.fail(job, wait_ms=0)
-        assert await desk.enqueue(new_job(unique_key="k")) == [Placed(job.id, True)]
+        assert await desk.enqueue(new_job(unique_key="k")) == [Enqueued(job.id, True)]
         await desk.turn(promote=True)
         (again,) = await desk.claim()
         assert again.id == job.id
@@ -343,7 +345,7 @@ async def test_a_big_mixed_batch_keeps_its_order_and_values(open_desk: OpenDesk)
             view = await desk.store.get(place.id)
             assert view is not None
             kept = (view.kind, view.queue, view.priority, view.args, view.max_attempts, view.max_interruptions)
-            assert kept == job[:6]
+            assert kept == astuple(job)[:6]
             assert (view.timeout_ms, view.unique_key, view.tags) == (job.timeout_ms, job.unique_key, job.tags_json)
             assert view.state == ("scheduled" if job.scheduled_at else "available")
             assert view.scheduled_at == (job.scheduled_at or desk.now)
