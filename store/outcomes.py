@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -15,6 +17,7 @@ from perdure.store.statements import SQL
 from perdure.wire.data import ErrorData
 
 _encode = msgspec.json.Encoder().encode
+_LEASE = itemgetter(1)
 
 
 class _Outcome(Protocol):
@@ -86,16 +89,15 @@ def _complete_with(
     done: Committed,
     careful: bool,
 ) -> None:
-    if careful:
-        leases: dict[int, list[int]] = {}
-        for job_id, lease, _ in outcomes:
-            leases.setdefault(lease, []).append(job_id)
-        for lease, ids in leases.items():
-            done.stale += ((job_id, lease) for job_id in _void(connection, lease, ids))
-    parameters = {"now": now, "outcomes": _encode(outcomes).decode()}
-    updated = connection.execute(SQL[statement], parameters).rowcount
-    if updated != len(outcomes) and not careful:
-        raise StaleOutcome
+    for lease, group in groupby(sorted(outcomes, key=_LEASE), key=_LEASE):
+        results = list(group)
+        if careful:
+            done.stale += ((job_id, lease) for job_id in _void(connection, lease, [job_id for job_id, _, _ in results]))
+        by_id = {job_id: text for job_id, _, text in results}
+        parameters = {"now": now, "lease": lease, "outcomes": _encode(by_id).decode()}
+        updated = connection.execute(SQL[statement], parameters).rowcount
+        if updated != len(results) and not careful:
+            raise StaleOutcome
 
 
 def _void(connection: sqlite3.Connection, lease: int, ids: list[int]) -> Iterator[int]:

@@ -5,20 +5,19 @@
 UPDATE jobs SET state = 'completed', finalized_at = :now
 WHERE id IN (SELECT value FROM json_each(:ids)) AND +lease = :lease AND +state = 'running';
 
+-- `outcomes` is an object from id to result. One row of json_each has both, so nothing is extracted for each job.
 -- name: complete_with_results
 UPDATE jobs SET
     state = 'completed', finalized_at = :now,
-    result = CASE WHEN json_valid(o.result) THEN o.result ELSE json_quote(o.result) END
-FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease,
-             json_extract(value, '$[2]') AS result FROM json_each(:outcomes)) AS o
-WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running';
+    result = CASE WHEN json_valid(o.value) THEN o.value ELSE json_quote(o.value) END
+FROM json_each(:outcomes) AS o
+WHERE jobs.id = CAST(o.key AS INTEGER) AND +jobs.lease = :lease AND +jobs.state = 'running';
 
 -- The result is a file in the spool.
 -- name: complete_with_blobs
-UPDATE jobs SET state = 'completed', finalized_at = :now, result_blob = o.blob
-FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease,
-             json_extract(value, '$[2]') AS blob FROM json_each(:outcomes)) AS o
-WHERE jobs.id = o.id AND +jobs.lease = o.lease AND +jobs.state = 'running';
+UPDATE jobs SET state = 'completed', finalized_at = :now, result_blob = o.value
+FROM json_each(:outcomes) AS o
+WHERE jobs.id = CAST(o.key AS INTEGER) AND +jobs.lease = :lease AND +jobs.state = 'running';
 
 -- name: held
 SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND +lease = :lease AND +state = 'running';
