@@ -11,8 +11,8 @@ from concurrent.futures import Future
 
 from msgspec.structs import replace
 
-from perdure.daemon.spool import Spool, check_path
-from perdure.errors import InvalidOption, StoreError, StoreFull
+from perdure.daemon.spool import Spool
+from perdure.errors import DaemonStopping, InvalidOption, StoreError, StoreFull
 from perdure.wire.control import Enqueue
 from perdure.wire.data import Blob, Enqueued, JobSpec
 from perdure.wire.packet import close_all
@@ -42,7 +42,7 @@ class FileIntake:
         self._tasks: set[asyncio.Task[list[Enqueued]]] = set()
 
     def take(self, request: Enqueue, fds: Sequence[int]) -> asyncio.Future[list[Enqueued]]:
-        """Put jobs with payloads into the queue, all or none. The descriptors are closed here.
+        """Put jobs with payloads into the queue, all or none. The descriptors are closed here. Raises Busy.
 
         A client that goes away ends the copying, and gives up its place where the jobs wait for room in a full queue.
         """
@@ -50,6 +50,7 @@ class FileIntake:
         try:
             _check_payloads(request.jobs, len(fds))
             self._check(request)
+            self._spool.check_room(len(wanted))
         except BaseException:
             close_all(fds)
             raise
@@ -73,7 +74,7 @@ class FileIntake:
         names = {blob.spool for blob in blobs.values()}
         unneeded: Collection[str] = names
         try:
-            await asyncio.to_thread(_check_paths, [job.blob for job in request.jobs if job.blob is not None])
+            await self._spool.check_paths([job.blob for job in request.jobs if job.blob is not None])
             if sender.gone.is_set():
                 raise InvalidOption("the client that sent this payload is gone")
             jobs = [
@@ -106,9 +107,9 @@ class FileIntake:
         except asyncio.CancelledError:
             sender.gone.set()
             raise
-        errors = [error for copy in copies.values() if (error := copy.exception()) is not None]
+        errors = [error for copy in copies.values() if (error := _error_of(copy)) is not None]
         if errors:
-            whole = [copy.result().spool for copy in copies.values() if copy.exception() is None]
+            whole = [copy.result().spool for copy in copies.values() if _error_of(copy) is None]
             self._spool.pending.difference_update(whole)
             await self._spool.remove(whole)
             raise errors[0]
@@ -133,6 +134,10 @@ class _Sender:
         """What became of its jobs. Cancelled when it leaves."""
         self._placing = asyncio.ensure_future(placing)
         return await self._placing
+
+
+def _error_of(copy: Future[Blob]) -> BaseException | None:
+    return DaemonStopping() if copy.cancelled() else copy.exception()
 
 
 def brings_files(jobs: Iterable[JobSpec]) -> bool:
@@ -165,8 +170,3 @@ def _check_blob(blob: Blob) -> None:
         raise InvalidOption(f"payload: an absolute path is needed, not {blob.path[:200]!r}")
     if blob.size < 0 or not _SHA256.fullmatch(blob.sha256):
         raise InvalidOption("payload: size and sha256 (64 hexadecimal digits) of the file are needed")
-
-
-def _check_paths(blobs: Iterable[Blob]) -> None:
-    for blob in blobs:
-        check_path(blob)

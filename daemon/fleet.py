@@ -17,7 +17,7 @@ from perdure.daemon.nursery_link import NurseryLink
 from perdure.daemon.process_control import become_subreaper
 from perdure.daemon.reaper import Exit, Reaper
 from perdure.daemon.respawn import Respawn
-from perdure.daemon.strays import LOOK_SECONDS, end_strays_of_worker
+from perdure.daemon.strays import LOOK_SECONDS, end_strays_of_worker, queue_mark
 from perdure.daemon.worker.recorder import RecorderPage
 from perdure.daemon.worker_link import WorkerLink
 from perdure.errors import HandlersNotLoaded, PerdureError
@@ -80,6 +80,7 @@ class Fleet:
         self._run_id = run_id
         self._boot_id = boot_id
         self._store_id = store_id
+        self._queue_mark = queue_mark(store_id, settings.paths.db)
         self._dependencies = settings.dependencies()
         self._events = events
         self._loop = asyncio.get_running_loop()
@@ -214,7 +215,7 @@ class Fleet:
 
     def _owner(self, worker_id: int) -> str:
         """What the commands of a worker are marked with."""
-        return f"{self._store_id}/{self._run_id}/{worker_id}"
+        return f"{self._queue_mark}/{self._run_id}/{worker_id}"
 
     # --- ending
 

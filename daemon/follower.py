@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from perdure.daemon.news_of_turns import ENDS
 from perdure.daemon.subscriber import Bounds, Buffer
 from perdure.wire.control import Subscribe
+from perdure.wire.heard import Heard
 from perdure.wire.peer import Peer
 from perdure.wire.streams import StateChange
 
@@ -46,6 +47,7 @@ class Follower:
         "closed",
         "due",
         "everything",
+        "heard",
         "ids",
         "joins",
         "last_told",
@@ -71,6 +73,8 @@ class Follower:
         #: Jobs asked for that have not ended.
         self.left = set(self.ids)
         self.joins = {job_id: Join() for job_id in self.ids}
+        #: How far it is with the log and the values of each.
+        self.heard = {job_id: Heard() for job_id in self.ids}
         #: (state, attempt) told last of each job that was asked for.
         self.last_told: dict[int, tuple[str, int]] = {}
         #: When the next message is planned to leave.

@@ -6,7 +6,7 @@ While nobody listens it costs one look at `awake` a turn, and one at `followed` 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,7 +15,7 @@ from perdure.daemon.delivery import Delivery
 from perdure.daemon.follower import Follower
 from perdure.daemon.late import Latecomers
 from perdure.daemon.news_of_turns import ENDS, Facts, TurnNews, ended_ids
-from perdure.daemon.roll import UNKNOWN, Roll
+from perdure.daemon.roll import UNKNOWN, ById, Roll
 from perdure.daemon.subscriber import entry_bytes, topic_of
 from perdure.daemon.wide import Wide
 from perdure.errors import DaemonStopping
@@ -164,16 +164,11 @@ class Hub:
     def committed(self, turn: Turn, result: Committed) -> None:
         """A turn is on disk."""
         roll = self.roll
-        if roll.count:
-            changes = TurnNews(turn, result, roll).changes()
-            if self.followed:
-                for change in changes:
-                    self._tell_state(change)
-            self._tell_wide(changes)
-            if roll.wide:
-                for job_id in ended_ids(turn):
-                    roll.rows.pop(job_id, None)
-                roll.note_claimed(result.claimed)
+        if self.followed:
+            for change in tuple(TurnNews(turn, result, ById(roll)).changes()):
+                self._tell_state(change)
+        if roll.wide:
+            self._wide.tell(self._read(turn, result))
         followed, asked, progress = self.followed, self._late.asked, self.progress
         if followed or asked or progress:
             for job_id in ended_ids(turn):
@@ -182,6 +177,13 @@ class Hub:
                 if job_id in followed or job_id in asked:
                     self._late.left_worker(job_id)
         self._settle()
+
+    def _read(self, turn: Turn, result: Committed) -> Iterator[tuple[Entry, str]]:
+        """The news of a turn for those who follow queues, or everything. The next turn is read after this one."""
+        for change in TurnNews(turn, result, self.roll).changes():
+            yield change, change.queue
+        self.roll.note_ended(ended_ids(turn))
+        self.roll.note_claimed(result.claimed)
 
     def changed(self, ids: Iterable[int], state: str) -> None:
         """Jobs are in this state by request, without a turn."""
@@ -207,6 +209,8 @@ class Hub:
         held = next((jobs for worker, jobs in self._around.held() if worker == number), None)
         if held is None:
             return
+        wide, told = self.roll.wide, list[tuple[Entry, str]]()
+        woken: set[Follower] = set()
         for entry in message.entries:
             holding = held.get(entry.id)
             if holding is None:
@@ -214,9 +218,18 @@ class Hub:
             if isinstance(entry, Progress):
                 self.progress[entry.id] = entry
                 self.awake = True
-            # Also with nobody there: how many stories are still to come is counted by their ends.
-            if self.roll.count or self._late.asked:
-                self._tell(entry, holding.job.queue, number)
+            elif entry.earlier:
+                # Also with nobody there: how many stories are still to come is counted by their ends.
+                self._late.story(entry, number)
+                continue
+            self._tell(entry, woken)
+            if wide:
+                told.append((entry, holding.job.queue))
+        # Once for all entries: a worker in a flood tells hundreds at a time.
+        for follower in woken:
+            self._delivery.wake(follower)
+        if told:
+            self._wide.tell(told)
         if self.roll.count:
             for skipped in message.skipped:
                 holding = held.get(skipped.id)
@@ -243,8 +256,8 @@ class Hub:
             worker.send(self._queues_told)
 
     def worker_gone(self, number: int) -> None:
-        """A worker has ended: no story comes from it any more."""
-        self._late.worker_gone(number)
+        """A worker has ended: what it has written down and not told is told from the files."""
+        self._late.worker_gone(number, [job_id for job_id, tellers in self._tellers.items() if number in tellers])
 
     def returned(self, ids: Iterable[int]) -> None:
         """A worker gave these back."""
@@ -285,16 +298,17 @@ class Hub:
             if join is None or not join.holds(change):
                 self.tell_one(follower, change)
 
-    def _tell(self, entry: Progress | LogText | Emitted, queue: str, worker: int) -> None:
-        if not isinstance(entry, Progress) and entry.earlier:
-            self._late.story(entry, worker)
-            return
+    def _tell(self, entry: Progress | LogText | Emitted, woken: set[Follower]) -> None:
+        """Something live, for those who follow the job by its id. They are to be woken by the caller."""
         for follower in self.followed.get(entry.id, ()):
-            # What is told before the story has come is a part of the story.
-            if entry.id not in follower.joins or isinstance(entry, Progress):
-                self.offer(follower, entry)
-        if self.roll.wide:
-            self._wide.tell([(entry, queue)])
+            if not isinstance(entry, Progress):
+                # What is told before the story has come is a part of the story.
+                if entry.id in follower.joins:
+                    continue
+                follower.heard[entry.id].new(entry)
+            if topic_of(entry) in follower.topics:
+                follower.buffer.offer(entry, entry_bytes(entry))
+                woken.add(follower)
 
     def _tell_wide(self, changes: Iterable[StateChange]) -> None:
         if self.roll.wide:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from perdure.wire.control import LogPiece
+from perdure.daemon.log_position import mark_path, rotated_path, start_of
+from perdure.wire.control import LogPiece, ReadLog
+from perdure.wire.heard import log_text
 from perdure.wire.streams import Emitted, LogText
 
 #: Jobs whose logs share a folder, so that none grows to millions of files.
@@ -19,7 +21,15 @@ PIECE_BYTES = 64 * 1024
 #: Of a log, and of emitted values, so much is told to somebody who comes late: the end of it.
 STORY_BYTES = 256 * 1024
 
-_VALUE_LINE = msgspec.json.Decoder(tuple[int, msgspec.Raw])
+
+class _Value(msgspec.Struct, array_like=True):
+    number: int
+    value: msgspec.Raw
+    attempt: int = 0
+    since: int = 0
+
+
+_decode_value = msgspec.json.Decoder(_Value).decode
 
 
 def log_path(logs_dir: Path, job_id: int) -> Path:
@@ -28,26 +38,21 @@ def log_path(logs_dir: Path, job_id: int) -> Path:
 
 
 def values_path(logs_dir: Path, job_id: int) -> Path:
-    """The file of the values that a job has emitted, rotated like its log. A line is `[number,value]`, as JSON."""
+    """The file of the values that a job has emitted, rotated like its log. A line is `[number,value,attempt,since]`."""
     return logs_dir / str(job_id // JOBS_PER_FOLDER) / f"{job_id}.values"
 
 
-def rotated_path(path: Path) -> Path:
-    """Where the older half of such a file is, if it has grown that large."""
-    return path.with_name(path.name + ".1")
-
-
-def read_piece(logs_dir: Path, job_id: int, offset: int, finished: bool) -> LogPiece:
-    """Up to PIECE_BYTES of a job's output from `offset` (bytes over the rotated and the present file together)."""
-    path = log_path(logs_dir, job_id)
-    older = _read(rotated_path(path))
-    data = older + _read(path)
-    offset = max(0, min(offset, len(data)))
-    piece = data[offset : offset + PIECE_BYTES]
-    more = offset + len(piece) < len(data)
-    if more and b"\n" in piece:
+def read_piece(logs_dir: Path, request: ReadLog, finished: bool) -> LogPiece:
+    """Up to PIECE_BYTES of a job's output, from `request.offset`, or the first place after it that is still there."""
+    begin, data = _read_all(log_path(logs_dir, request.id))
+    offset = max(0, min(request.offset - begin, len(data)))
+    end = len(data) if request.until is None else max(offset, min(request.until - begin, len(data)))
+    piece = data[offset : min(end, offset + PIECE_BYTES)]
+    if offset + len(piece) < end and b"\n" in piece:
         piece = piece[: piece.rindex(b"\n") + 1]
-    return LogPiece(offset, offset + len(piece), piece.decode("utf-8", "replace"), finished and not more)
+    reached = offset + len(piece)
+    text = piece.decode("utf-8", "replace")
+    return LogPiece(begin + offset, begin + reached, text, finished and reached == len(data))
 
 
 # --- the story so far
@@ -58,24 +63,25 @@ def read_story(logs_dir: Path, job_id: int, unended: int = 0) -> list[LogText | 
 
     The last `unended` bytes of the log are left out: a line that has not ended and will be told when it has.
     """
-    log = read_tail(log_path(logs_dir, job_id))
-    story: list[LogText | Emitted] = [log_text(job_id, piece, True) for piece in cut(log[: len(log) - unended])]
+    path = log_path(logs_dir, job_id)
+    log = read_tail(path)
+    position = _end_of(path) - len(log)
+    story: list[LogText | Emitted] = []
+    for piece in cut(log[: len(log) - unended]):
+        story.append(log_text(job_id, piece, True, position))
+        position += len(piece)
     for line in read_tail(values_path(logs_dir, job_id)).splitlines():
         # A line may be cut, if the machine stopped or the disk was full when it was written.
         with contextlib.suppress(msgspec.DecodeError):
-            number, value = _VALUE_LINE.decode(line)
-            story.append(Emitted(job_id, bytes(value).decode("utf-8", "replace"), number, True))
+            one = _decode_value(line)
+            text = bytes(one.value).decode("utf-8", "replace")
+            story.append(Emitted(job_id, text, one.number, True, one.attempt, one.since))
     return story
 
 
-def log_text(job_id: int, data: bytes, earlier: bool = False) -> LogText:
-    """A piece of a log, as it is told."""
-    return LogText(job_id, data.decode("utf-8", "replace"), count_lines(data), earlier)
-
-
-def count_lines(data: bytes) -> int:
-    """How many lines this is; one that has no end is one, too."""
-    return data.count(b"\n") + (data[-1:] not in (b"\n", b""))
+def value_line(number: int, json: bytes, attempt: int, since: int) -> bytes:
+    """An emitted value as it is written down: see Emitted."""
+    return b"[%d,%b,%d,%d]\n" % (number, json, attempt, since)
 
 
 def cut(data: bytes, most_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
@@ -124,10 +130,28 @@ def remove_logs(logs_dir: Path, ids: Iterable[int]) -> None:
     """Delete the output and the emitted values of jobs that were pruned."""
     for job_id in ids:
         for path in (log_path(logs_dir, job_id), values_path(logs_dir, job_id)):
-            for name in (path, rotated_path(path)):
+            for name in (path, rotated_path(path), mark_path(path)):
                 # A log that cannot be removed must not keep the queue from being pruned.
                 with contextlib.suppress(OSError):
                     name.unlink()
+
+
+def _read_all(path: Path) -> tuple[int, bytes]:
+    """The rotated and the present file together, and the position in the log where they begin."""
+    while True:
+        begin = start_of(path)
+        older = _read(rotated_path(path))
+        data = older + _read(path)
+        if start_of(path) == begin:  # else the worker has rotated it meanwhile
+            return begin - len(older), data
+
+
+def _end_of(path: Path) -> int:
+    """The position at which the log ends."""
+    try:
+        return start_of(path) + path.stat().st_size
+    except FileNotFoundError:
+        return start_of(path)
 
 
 def _read(path: Path) -> bytes:

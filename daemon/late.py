@@ -124,7 +124,7 @@ class Latecomers:
             elif over:
                 self._joined(follower, entry.id)
             else:
-                self._hub.offer(follower, entry)
+                self._tell(follower, entry)
         asked = self.asked.get(entry.id)
         if over and asked is not None:
             if asked[1] > 1:
@@ -141,10 +141,25 @@ class Latecomers:
                 join.worker = None
                 self._read_files(follower)
 
-    def worker_gone(self, number: int) -> None:
-        """It tells no story any more."""
+    def worker_gone(self, number: int, told: Iterable[int]) -> None:
+        """It tells no story any more; and of these jobs it may have written down more than it has told."""
         for job_id in [job_id for job_id, (worker, _) in self.asked.items() if worker == number]:
             self.left_worker(job_id)
+        held = {job_id for _, jobs in self._around.held() for job_id in jobs}
+        for job_id in told:
+            if job_id in held:
+                continue  # another worker has it by now, and told its story from there
+            for follower in tuple(self._hub.followed.get(job_id, ())):
+                if follower.listens and job_id in follower.left and job_id not in follower.joins:
+                    follower.joins[job_id] = Join()
+                    follower.joins[job_id].found = True
+                    self._read_files(follower)
+
+    def _tell(self, follower: Follower, entry: LogText | Emitted) -> None:
+        """What of it the follower has not heard live, before a worker died."""
+        new = follower.heard[entry.id].new(entry)
+        if new is not None:
+            self._hub.offer(follower, new)
 
     # --- stories of files
 
@@ -169,7 +184,7 @@ class Latecomers:
             if join.worker is not None or job_id not in follower.joins:
                 continue  # it was sent to a worker meanwhile, which tells
             for entry in story:
-                self._hub.offer(follower, entry)
+                self._tell(follower, entry)
             self._joined(follower, job_id)
 
     def _read_done(self, follower: Follower, task: asyncio.Task[None]) -> None:

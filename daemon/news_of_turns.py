@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -40,6 +41,8 @@ class Facts(NamedTuple):
 
 #: What the store has claimed says the same.
 Known = Facts | ClaimedJob
+#: None: one that nobody listens to, or that was refused.
+_Changes = Iterator[StateChange | None]
 
 
 class _Wrong(msgspec.Struct):
@@ -79,60 +82,55 @@ class TurnNews:
         self._result = result
         self._listened = listened
         self._stale = frozenset(result.stale)
-        self._changes: list[StateChange] = []
 
-    def changes(self) -> list[StateChange]:
-        """The new states, in the order in which they came about."""
-        turn, result, listened = self._turn, self._result, self._listened
-        self._successes()
-        self._failures()
-        self._given_back(turn.released, AVAILABLE)
-        self._given_back(turn.parked, PARKED)
-        self._given_back(turn.cancelled, CANCELLED)
-        for batch, places in zip(turn.batches, result.placed, strict=False):
-            if not isinstance(places, Exception):
-                self._placed(batch, places)
-        if result.shed:
-            why = {shed.queue: wrong(shed.error_json) for shed in turn.shed}
-            for job_id, queue in result.shed:
-                if listened.wants_new(queue) or listened.facts(job_id) is not None:
-                    self._changes.append(StateChange(job_id, DEAD, turn.now, queue=queue, error=why.get(queue)))
-        now, wants_new, facts = turn.now, listened.wants_new, listened.facts
-        for row in result.claimed:
-            if wants_new(row.queue) or facts(row.id) is not None:
-                self._changes.append(StateChange(row.id, RUNNING, now, row.kind, row.queue, row.attempt))
-        return self._changes
+    def changes(self) -> Iterator[StateChange]:
+        """The new states, in the order in which they came about. Read no faster than they are asked for."""
+        turn, result = self._turn, self._result
+        batches = zip(turn.batches, result.placed, strict=False)
+        placed = [(batch, places) for batch, places in batches if not isinstance(places, Exception)]
+        return filter(
+            None,
+            chain(
+                self._successes(),
+                self._failures(),
+                self._given_back(turn.released, AVAILABLE),
+                self._given_back(turn.parked, PARKED),
+                self._given_back(turn.cancelled, CANCELLED),
+                chain.from_iterable(self._placed(*one) for one in placed),
+                self._shed(),
+                self._claimed(),
+            ),
+        )
 
-    def _successes(self) -> None:
-        turn, stale, facts, add = self._turn, self._stale, self._listened.facts, self._changes.append
-        now = turn.now
+    def _successes(self) -> _Changes:
+        turn, stale, facts, now = self._turn, self._stale, self._listened.facts, self._turn.now
         for lease, ids in turn.completed.items():
             # Thousands in a turn: `_change` in short.
             for job_id in ids:
                 known = facts(job_id)
                 if known is not None and not (stale and (job_id, lease) in stale):
-                    add(StateChange(job_id, COMPLETED, now, known.kind, known.queue, known.attempt))
+                    yield StateChange(job_id, COMPLETED, now, known.kind, known.queue, known.attempt)
         for job_id, lease, text in turn.results:
-            self._change(job_id, lease, COMPLETED, result=small(text))
+            yield self._change(job_id, lease, COMPLETED, result=small(text))
         for job_id, lease, _ in turn.spooled:
-            self._change(job_id, lease, COMPLETED)
+            yield self._change(job_id, lease, COMPLETED)
 
-    def _failures(self) -> None:
+    def _failures(self) -> _Changes:
         turn = self._turn
         for retried in turn.retried:
-            self._change(retried.id, retried.lease, RETRYABLE, retried.error_json)
+            yield self._change(retried.id, retried.lease, RETRYABLE, retried.error_json)
         for postponed in turn.postponed:
-            self._change(postponed.id, postponed.lease, RETRYABLE, postponed.error_json, used=False)
+            yield self._change(postponed.id, postponed.lease, RETRYABLE, postponed.error_json, used=False)
         for interrupted in turn.interrupted:
-            self._change(interrupted.id, interrupted.lease, AVAILABLE, interrupted.error_json)
+            yield self._change(interrupted.id, interrupted.lease, AVAILABLE, interrupted.error_json)
         for buried in turn.buried:
-            self._change(buried.id, buried.lease, DEAD, buried.error_json)
+            yield self._change(buried.id, buried.lease, DEAD, buried.error_json)
         for stopped in turn.stopped:
-            self._change(stopped.id, stopped.lease, CANCELLED, stopped.error_json)
+            yield self._change(stopped.id, stopped.lease, CANCELLED, stopped.error_json)
 
-    def _given_back(self, outcomes: Sequence[_Outcome], state: str) -> None:
+    def _given_back(self, outcomes: Sequence[_Outcome], state: str) -> _Changes:
         for outcome in outcomes:
-            self._change(outcome.id, outcome.lease, state, used=False)
+            yield self._change(outcome.id, outcome.lease, state, used=False)
 
     def _change(
         self,
@@ -143,22 +141,35 @@ class TurnNews:
         *,
         result: str | None = None,
         used: bool = True,
-    ) -> None:
+    ) -> StateChange | None:
         """The outcome of an attempt, if somebody listens and it was not refused. `used`: the attempt is charged."""
         known = self._listened.facts(job_id)
         if known is None or (self._stale and (job_id, lease) in self._stale):
-            return
+            return None
         attempt = known.attempt if used else max(0, known.attempt - 1)
         error = None if error_json is None else wrong(error_json)
-        change = StateChange(job_id, state, self._turn.now, known.kind, known.queue, attempt, error, result)
-        self._changes.append(change)
+        return StateChange(job_id, state, self._turn.now, known.kind, known.queue, attempt, error, result)
 
-    def _placed(self, batch: NewBatch, places: Sequence[Enqueued]) -> None:
+    def _placed(self, batch: NewBatch, places: Sequence[Enqueued]) -> _Changes:
         now, wants_new = self._turn.now, self._listened.wants_new
         for job, place in zip(batch.jobs, places, strict=False):
             if not place.duplicate and wants_new(job.queue):
                 later = job.scheduled_at is not None and job.scheduled_at > now
-                self._changes.append(StateChange(place.id, SCHEDULED if later else AVAILABLE, now, job.kind, job.queue))
+                yield StateChange(place.id, SCHEDULED if later else AVAILABLE, now, job.kind, job.queue)
+
+    def _shed(self) -> _Changes:
+        turn, listened = self._turn, self._listened
+        if self._result.shed:
+            why = {shed.queue: wrong(shed.error_json) for shed in turn.shed}
+            for job_id, queue in self._result.shed:
+                if listened.wants_new(queue) or listened.facts(job_id) is not None:
+                    yield StateChange(job_id, DEAD, turn.now, queue=queue, error=why.get(queue))
+
+    def _claimed(self) -> _Changes:
+        now, wants_new, facts = self._turn.now, self._listened.wants_new, self._listened.facts
+        for row in self._result.claimed:
+            if wants_new(row.queue) or facts(row.id) is not None:
+                yield StateChange(row.id, RUNNING, now, row.kind, row.queue, row.attempt)
 
 
 def ended_ids(turn: Turn) -> Iterator[int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from perdure.daemon.follower import Follower
-from perdure.daemon.news_of_turns import Facts
+from perdure.daemon.news_of_turns import Facts, Known
 from perdure.daemon.subscriber import BUFFER_BYTES, Bounds
 from perdure.errors import InvalidOption, Refused
 from perdure.names import check_name
@@ -41,7 +41,7 @@ class Roll:
         self.by_queue: dict[str, set[Follower]] = {}
         self.of_everything: set[Follower] = set()
         #: Claimed jobs of queues that are followed.
-        self.rows: dict[int, Facts] = {}
+        self.rows: dict[int, ClaimedJob] = {}
         self._by_peer: dict[Peer, dict[int, Follower]] = {}
 
     @property
@@ -128,21 +128,26 @@ class Roll:
         yield from self.by_queue.get(queue, ())
         yield from self.of_everything
 
-    def facts(self, job_id: int) -> Facts | None:
-        """What is known of a claimed job; None if nobody listens to it."""
-        if job_id in self.by_id:
-            return self.names.get(job_id) or self.rows.get(job_id, UNKNOWN)
+    def facts(self, job_id: int) -> Known | None:
+        """What is known of a claimed job; None if nobody listens to its queue."""
         return self.rows.get(job_id, UNKNOWN if self.of_everything else None)
 
     def wants_new(self, queue: str) -> bool:
         """Whether anybody listens to jobs that are new in this queue."""
         return bool(self.of_everything) or queue in self.by_queue
 
+    def note_ended(self, ids: Iterable[int]) -> None:
+        """The attempts of these have ended."""
+        for job_id in ids:
+            self.rows.pop(job_id, None)
+
     def note_claimed(self, rows: Iterable[ClaimedJob]) -> None:
         """These are claimed now: their outcomes will tell no more than their ids."""
-        for row in rows:
-            if self.of_everything or row.queue in self.by_queue:
-                self.rows[row.id] = facts_of(row)
+        # The rows themselves: there may be thousands in a turn.
+        if self.of_everything:
+            self.rows.update({row.id: row for row in rows})
+        elif self.by_queue:
+            self.rows.update({row.id: row for row in rows if row.queue in self.by_queue})
 
     def queues_wanted(self) -> FollowQueues:
         """Whose log lines and values workers must tell, besides those of jobs followed by id."""
@@ -166,6 +171,16 @@ class Roll:
         self.bounds.bytes = max(LEAST_BYTES, min(BUFFER_BYTES, ALL_BYTES // max(1, self.count)))
 
 
-def facts_of(row: ClaimedJob) -> Facts:
-    """What the news say of a claimed job."""
-    return Facts(row.kind, row.queue, row.attempt)
+class ById:
+    """Who follows jobs by their ids, for TurnNews; a Roll itself is who follows queues, or everything."""
+
+    def __init__(self, roll: Roll) -> None:
+        self._roll = roll
+
+    def facts(self, job_id: int) -> Known | None:
+        """What is known of a job; None if nobody listens to it."""
+        return self._roll.names.get(job_id, UNKNOWN) if job_id in self._roll.by_id else None
+
+    def wants_new(self, _queue: str) -> bool:
+        """No: a new job has an id that nobody knows."""
+        return False

@@ -20,7 +20,7 @@ from perdure.config.settings import Settings
 from perdure.daemon.control import ControlSocket
 from perdure.daemon.leftovers import executing_before, remove_leftovers
 from perdure.daemon.opening import open_store
-from perdure.daemon.strays import LOOK_SECONDS, end_strays_of_earlier_runs
+from perdure.daemon.strays import LOOK_SECONDS, end_strays_of_earlier_runs, queue_mark
 from perdure.daemon.supervisor import Supervisor
 from perdure.daemon.systemd import Notifier, listen_fds
 from perdure.errors import PerdureError
@@ -120,8 +120,9 @@ async def _recover(supervisor: Supervisor, info: RunInfo) -> None:
 async def _end_strays(supervisor: Supervisor, executing: Collection[tuple[int, int]] | None) -> None:
     """Commands of the last run must not go on beside those of the same jobs in this one."""
     store_id = await supervisor.store.store_id()
-    looking = asyncio.to_thread(end_strays_of_earlier_runs, store_id, executing)
     try:
+        queue = queue_mark(store_id, supervisor.settings.paths.db)
+        looking = asyncio.to_thread(end_strays_of_earlier_runs, queue, executing)
         ended = await asyncio.wait_for(looking, LOOK_SECONDS)
     except OSError as error:  # a TimeoutError is one
         log.error("strays.not_looked_for", reason=str(error) or "it took too long")

@@ -225,6 +225,7 @@ class Service:
 
     def _check(self, request: control.Enqueue) -> None:
         """Refuse at once what `enqueue` would refuse after large files have been copied."""
+        self._check_request(request)
         if len(request.jobs) <= INTAKE_SLICE:
             self.intake.resolve_many(request.jobs, self._clock.now_ms())
 
@@ -235,6 +236,13 @@ class Service:
 
     def enqueue(self, request: control.Enqueue) -> Awaitable[list[Enqueued]]:
         """Check every job, then commit all or none."""
+        self._check_request(request)
+        if len(request.jobs) > INTAKE_SLICE:
+            return self._enqueue_many(request)
+        jobs = self.intake.resolve_many(request.jobs, self._clock.now_ms())
+        return self._engine.place(NewBatch(jobs, request.strict), request.patience_ms)
+
+    def _check_request(self, request: control.Enqueue) -> None:
         limit = self._settings.limits.batch
         if len(request.jobs) > limit:
             raise InvalidOption(
@@ -242,10 +250,6 @@ class Service:
             )
         if request.patience_ms is not None and not 0 <= request.patience_ms <= MAX_DURATION_MS:
             raise InvalidOption(f"patience: {request.patience_ms} ms is not from 0 to a hundred years")
-        if len(request.jobs) > INTAKE_SLICE:
-            return self._enqueue_many(request)
-        jobs = self.intake.resolve_many(request.jobs, self._clock.now_ms())
-        return self._engine.place(NewBatch(jobs, request.strict), request.patience_ms)
 
     async def _enqueue_many(self, request: control.Enqueue) -> list[Enqueued]:
         now, intake = self._clock.now_ms(), self.intake
@@ -307,7 +311,7 @@ class Service:
         if job is None and await self._store.get_dead(request.id) is None:
             raise _no_job(request.id)
         finished = job is None or job.state in FINAL
-        return await asyncio.to_thread(read_piece, self._settings.paths.logs_dir, request.id, request.offset, finished)
+        return await asyncio.to_thread(read_piece, self._settings.paths.logs_dir, request, finished)
 
     async def _attach(self, request: control.AttachPort) -> WithDescriptors:
         job = await self._store.get(request.id)

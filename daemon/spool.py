@@ -14,14 +14,15 @@ import stat
 import threading
 import time
 from collections.abc import Collection, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
 
+from perdure.daemon.hands import Hands
 from perdure.daemon.spool_file import SpoolFile, chunks, is_name, open_spooled, writer_of
-from perdure.errors import InvalidOption, NotFound, StoreError, StoreFull, StoreReadOnly
+from perdure.errors import Busy, InvalidOption, NotFound, StoreError, StoreFull, StoreReadOnly
 from perdure.log import get_logger
 from perdure.store.contract import Store
 from perdure.store.models import Committed, Turn
@@ -31,6 +32,8 @@ log = get_logger()
 
 #: More copies at once would only make each of them slower.
 COPY_THREADS: Final = 2
+#: Payloads that may wait for them: each is one of the daemon's own (its limit is often 1,024).
+MOST_WAITING: Final = 256
 #: A file without an owner is left alone for so long: its job may be on its way into the queue.
 ORPHAN_SECONDS: Final = 3600.0
 #: Who asks for the size again and again gets an old one for so long: it takes a look at each file.
@@ -47,7 +50,8 @@ class Spool:
         self.limit_bytes = limit_bytes
         #: Files that are whole and that no row names yet.
         self.pending: set[str] = set()
-        self._threads: ThreadPoolExecutor | None = None
+        self._copying = Hands("perdure-spool", COPY_THREADS)
+        self._looking = Hands("perdure-paths", COPY_THREADS)
         self._bytes = 0
         self._measured_at = -MEASURED_SECONDS
 
@@ -57,9 +61,26 @@ class Spool:
         The copy is `pending` until the caller says otherwise: those beside it may take hours. The future raises
         InvalidOption, StoreFull, StoreError; then nothing is left of the copy.
         """
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix="perdure-spool")
-        return self._threads.submit(self._copy, fd, gone)
+        copying = self._copying.submit(lambda: self._copy(fd, gone))
+        # Also when it is cancelled before it has begun.
+        copying.add_done_callback(lambda _: os.close(fd))
+        return copying
+
+    def check_room(self, more: int) -> None:
+        """Raise Busy if too many payloads wait already for so many more to be copied."""
+        if more and self._copying.busy_with + more > MOST_WAITING:
+            raise Busy(
+                f"{self._copying.busy_with:,} payloads wait to be copied into {self.folder}, and more than "
+                f"{MOST_WAITING:,} may not; try again later. Is the disk slow, or a network mount down?"
+            )
+
+    async def check_paths(self, blobs: Collection[Blob]) -> None:
+        """Raise InvalidOption unless these payloads can be read here, and are as their clients have seen them; Busy."""
+        if not blobs:
+            return
+        if self._looking.busy_with >= MOST_WAITING:
+            raise Busy(f"{MOST_WAITING:,} payloads wait to be looked at; try again later. Is a network mount down?")
+        await asyncio.wrap_future(self._looking.submit(lambda: _check_paths(blobs)))
 
     def _copy(self, fd: int, gone: threading.Event) -> Blob:
         try:
@@ -68,8 +89,6 @@ class Spool:
             return blob
         except OSError as error:
             raise explain(error, self.folder) from error
-        finally:
-            os.close(fd)
 
     async def remove(self, names: Collection[str]) -> None:
         """These files are nobody's any more."""
@@ -124,9 +143,9 @@ class Spool:
         return self._bytes
 
     def close(self) -> None:
-        """Copy nothing more."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        """Copy nothing more, and wait for nothing: a file on a mount that hangs must not keep the daemon."""
+        self._copying.close()
+        self._looking.close()
 
 
 class Found(NamedTuple):
@@ -168,6 +187,11 @@ def check_path(blob: Blob) -> None:
         ) from error
     if (found.st_size, found.st_mtime_ns) != (blob.size, blob.mtime_ns):
         raise InvalidOption(f"{blob.path} was written to while it was enqueued; enqueue it again when it is finished")
+
+
+def _check_paths(blobs: Iterable[Blob]) -> None:
+    for blob in blobs:
+        check_path(blob)
 
 
 def look(folder: Path, min_age_seconds: float) -> Found:

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Final
 
 from perdure.adapters import kin
@@ -48,12 +49,22 @@ def end_strays_of_worker(owner: str, jobs: Jobs, family: Collection[int]) -> lis
     return _end(find, lambda: looks_left > 0)
 
 
-def end_strays_of_earlier_runs(store_id: str, jobs: Jobs | None) -> list[str]:
-    """End the commands of runs that were killed, while they executed these jobs; None: nobody knows which.
+def queue_mark(store_id: str, db: Path) -> str:
+    """What the owner marks of a queue's commands begin with. Raises OSError.
 
-    To be called before the first worker is forked.
+    A copy of the queue's file has the same id, but it is another file: a daemon that is started on the copy, to try
+    something, must not end the commands of the one that runs on the original.
     """
-    prefix = f"{store_id}/"
+    found = db.stat()
+    return f"{store_id}.{found.st_dev:x}.{found.st_ino:x}"
+
+
+def end_strays_of_earlier_runs(queue: str, jobs: Jobs | None) -> list[str]:
+    """End the commands of this queue's runs that were killed, while they executed these jobs; None: nobody knows which.
+
+    `queue`: its mark. To be called before the first worker is forked.
+    """
+    prefix = f"{queue}/"
     return _end(lambda: _marked(list(kin.everybody()), lambda mark: mark.startswith(prefix), jobs), lambda: False)
 
 

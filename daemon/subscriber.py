@@ -7,10 +7,11 @@ jobs were asked for by id, the last state of each is never left out.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
+from typing import Final
 
-from perdure.wire.streams import Emitted, Entry, LogText, Progress, Skipped, StateChange
+from perdure.wire.streams import Emitted, Entry, LogText, Progress, Skipped, StateChange, Topic
 
 #: A message takes no more entries when it has this many bytes.
 MESSAGE_BYTES = 64 * 1024
@@ -36,10 +37,10 @@ class Bounds:
 def entry_bytes(entry: Entry) -> int:
     """About how many bytes an entry has on the wire."""
     match entry:
-        case LogText():
-            return _ENTRY_BYTES + _length(entry.text)
         case Emitted():
             return _ENTRY_BYTES + _length(entry.value)
+        case LogText():
+            return _ENTRY_BYTES + _length(entry.text)
         case Progress():
             return _ENTRY_BYTES + _length(entry.text)
         case StateChange():
@@ -47,16 +48,9 @@ def entry_bytes(entry: Entry) -> int:
             return 2 * _ENTRY_BYTES + names + _length(entry.error) + _length(entry.result)
 
 
-def topic_of(entry: Entry) -> str:
+def topic_of(entry: Entry) -> Topic:
     """What a subscriber must have asked for to get this."""
-    match entry:
-        case StateChange():
-            return "state"
-        case Progress():
-            return "progress"
-        case LogText():
-            return "log"
-    return "emit"
+    return _TOPICS[type(entry)]
 
 
 class Buffer:
@@ -90,8 +84,9 @@ class Buffer:
         #: Entries and their sizes, by a number that only grows; the other tables point into this one.
         self._entries: OrderedDict[int, tuple[Entry, int]] = OrderedDict()
         self._last_number = 0
-        self._logs: OrderedDict[int, None] = OrderedDict()
-        self._values: OrderedDict[int, None] = OrderedDict()
+        #: In order: these leave at the front only.
+        self._logs: deque[int] = deque()
+        self._values: deque[int] = deque()
         self._older_states: OrderedDict[int, None] = OrderedDict()
         #: States with a result or an error.
         self._rich: OrderedDict[int, None] = OrderedDict()
@@ -137,10 +132,10 @@ class Buffer:
         self._last_number += 1
         number = self._last_number
         match entry:
-            case LogText():
-                self._logs[number] = None
             case Emitted():
-                self._values[number] = None
+                self._values.append(number)
+            case LogText():
+                self._logs.append(number)
             case Progress():
                 former = self._progress.pop(entry.id, None)
                 if former is not None:
@@ -204,11 +199,11 @@ class Buffer:
     def _drop_one(self) -> bool:
         """Leave out the least important entry; False: there are only last states."""
         if self._logs:
-            text = self._remove(self._logs.popitem(last=False)[0])
+            text = self._remove(self._logs.popleft())
             assert isinstance(text, LogText)
             self.skipped.lines += text.lines
         elif self._values:
-            self._remove(self._values.popitem(last=False)[0])
+            self._remove(self._values.popleft())
             self.skipped.values += 1
         elif self._progress:
             self._remove(self._progress.popitem(last=False)[1])
@@ -252,10 +247,10 @@ class Buffer:
     def _unlist(self, number: int, entry: Entry) -> None:
         """This entry leaves from the front."""
         match entry:
-            case LogText():
-                del self._logs[number]
             case Emitted():
-                del self._values[number]
+                self._values.popleft()
+            case LogText():
+                self._logs.popleft()
             case Progress():
                 del self._progress[entry.id]
             case StateChange():
@@ -267,6 +262,7 @@ class Buffer:
 
 
 _NOTHING = Skipped()
+_TOPICS: Final[dict[type, Topic]] = {StateChange: "state", Progress: "progress", LogText: "log", Emitted: "emit"}
 
 
 def _length(text: str | None) -> int:

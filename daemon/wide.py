@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from perdure.daemon.delivery import Delivery
@@ -15,6 +16,8 @@ from perdure.wire.streams import Entry, LogText
 #: A turn may bring thousands of states. So many entries are told at once (about a millisecond), then others have a go.
 AT_ONCE: Final = 250
 PAUSE_SECONDS: Final = 0.005
+#: So many are read at once, which is cheaper (about a millisecond as well); each time the loop does something else.
+READ_AT_ONCE: Final = 1_000
 
 
 class Wide:
@@ -27,22 +30,46 @@ class Wide:
         #: With the queues of their jobs.
         self._waiting: deque[tuple[Entry, str]] = deque()
         self._timer: asyncio.Handle | None = None
+        #: What has not been read to its end.
+        self._unread: deque[Iterator[tuple[Entry, str]]] = deque()
+        self._reader: asyncio.Handle | None = None
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._unread)
 
-    def tell(self, news: Sequence[tuple[Entry, str]]) -> None:
-        """Entries, each with the queue of its job."""
+    def tell(self, news: Iterable[tuple[Entry, str]]) -> None:
+        """Entries, each with the queue of its job. They are read one after the other, not all of them at once."""
+        self._unread.append(iter(news))
+        if self._reader is None:
+            self._read_some()
+
+    def _read_some(self) -> None:
+        """A turn may bring ten thousand jobs. Nothing else waits for all of them, but it is only for a moment."""
+        self._reader, room = None, READ_AT_ONCE
+        while self._unread and room > 0:
+            some = list(islice(self._unread[0], room))
+            if len(some) < room:
+                self._unread.popleft()
+            room -= len(some)
+            self._add(some)
+        if self._unread:
+            self._reader = self._loop.call_soon(self._read_some)
+
+    def _add(self, news: Sequence[tuple[Entry, str]]) -> None:
         self._waiting.extend(news)
         surplus = len(self._waiting) - BUFFER_ENTRIES
         if surplus > 0:
             self._leave_out([self._waiting.popleft() for _ in range(surplus)])
-        if self._timer is None:
+        if self._timer is None and self._waiting:
             self._tell_some()
 
     def clear(self) -> None:
         """Nobody listens any more."""
         self._waiting.clear()
+        self._unread.clear()
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from perdure.data_check import encode_args
 from perdure.errors import InvalidOption
+from perdure.options import Patience, duration_ms, job_spec
 from perdure.wire import control
 from perdure.wire.data import DeadFilter, DeadView, Enqueued, JobFilter, JobSpec, JobView, KindSpec, QueueView, Verdict
 from perdure.wire.streams import TOPICS, Topic
@@ -26,10 +29,20 @@ class Ask(Generic[T]):
 
 
 def enqueue(
-    jobs: list[JobSpec], strict: bool, fds: Iterable[int] = (), patience_ms: int | None = None
+    jobs: list[JobSpec], strict: bool, fds: Iterable[int] = (), patience: Patience = None
 ) -> Ask[list[Enqueued]]:
     """Put jobs into the queue."""
+    patience_ms = None if patience is None else duration_ms("patience", patience)
     return Ask(control.Enqueue(jobs, strict, patience_ms), fds=tuple(fds))
+
+
+def one_job(kind: str | JobSpec, args: Mapping[str, Any] | None, options: Mapping[str, Any]) -> JobSpec:
+    """The job that `Client.enqueue` is asked for, a new one. Raises NotData, InvalidOption."""
+    if not isinstance(kind, JobSpec):
+        return job_spec(kind, encode_args(args or {}), options)
+    if args or options:
+        raise InvalidOption("a JobSpec has its arguments and options in it; give it alone")
+    return msgspec.structs.replace(kind)
 
 
 def result(job_id: int) -> Ask[control.ResultView]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias, TypeVar
 
@@ -15,10 +13,9 @@ from perdure import asks
 from perdure.adapters.port import BlockingPort, Port
 from perdure.asks import Ask
 from perdure.connections import LoopConnections, ThreadConnections
-from perdure.data_check import encode_args
 from perdure.errors import PerdureError
-from perdure.options import duration_ms, job_spec
-from perdure.payload import Source, prepare, prepare_beside, result_file, result_value
+from perdure.options import Patience
+from perdure.payload import Source, prepare, prepare_beside, result_file, result_value, result_value_beside
 from perdure.wire import control
 from perdure.wire.data import DeadFilter, DeadView, Enqueued, JobFilter, JobSpec, JobView, KindSpec, QueueView, Verdict
 from perdure.wire.streams import TOPICS, Entry, Skipped, Topic
@@ -36,9 +33,6 @@ Names: TypeAlias = str | Iterable[str]
 
 #: Jobs in one request, unless the configuration says otherwise: the default of limits.batch.
 BATCH_JOBS: Final = 10_000
-
-#: How long to wait for room in a full queue; None: as configured.
-Patience: TypeAlias = float | str | timedelta | None
 
 # `list` is a method here, and hides the type of that name from annotations.
 _List: TypeAlias = list
@@ -77,7 +71,7 @@ class Client:
 
     async def enqueue(
         self,
-        kind: str,
+        kind: str | JobSpec,
         args: Mapping[str, Any] | None = None,
         *,
         strict: bool = False,
@@ -87,6 +81,8 @@ class Client:
         **options: Any,
     ) -> Enqueued:
         """Put one job into the queue; returns when it is on disk. `options` are those of JobOptions.
+
+        Instead of kind, arguments and options, a JobSpec may say all of that.
 
         `blob` is the job's payload (`ctx.blob()`): bytes, which are copied into the spool, or the path of a file, which
         must stay as it is until the job has ended. `spool=True`: that file is copied, too, and may go then.
@@ -99,15 +95,15 @@ class Client:
         that raises Duplicate. Raises NotData, InvalidArguments, InvalidOption, QueueFull. When the connection ends
         before the answer, ChannelClosed is raised and the job is never sent twice: whether it was taken is not known.
         """
-        spec = _spec(kind, args, options)
+        spec = asks.one_job(kind, args, options)
         with closing(prepare(blob, spool) if blob is None else await prepare_beside(blob, spool)) as file:
             file.put_into(spec)
-            ask = asks.enqueue([spec], strict, file.fds, _patience_ms(patience))
+            ask = asks.enqueue([spec], strict, file.fds, patience)
             return (await self._put(ask, file.seconds()))[0]
 
     def enqueue_sync(
         self,
-        kind: str,
+        kind: str | JobSpec,
         args: Mapping[str, Any] | None = None,
         *,
         strict: bool = False,
@@ -117,10 +113,10 @@ class Client:
         **options: Any,
     ) -> Enqueued:
         """`enqueue` for code without an event loop."""
-        spec = _spec(kind, args, options)
+        spec = asks.one_job(kind, args, options)
         with closing(prepare(blob, spool)) as file:
             file.put_into(spec)
-            ask = asks.enqueue([spec], strict, file.fds, _patience_ms(patience))
+            ask = asks.enqueue([spec], strict, file.fds, patience)
             return self._put_sync(ask, file.seconds())[0]
 
     async def enqueue_many(
@@ -134,7 +130,7 @@ class Client:
         done: list[Enqueued] = []
         for chunk in self._chunks(jobs):
             try:
-                done += await self._put(asks.enqueue(chunk, strict, patience_ms=_patience_ms(patience)))
+                done += await self._put(asks.enqueue(chunk, strict, patience=patience))
             except PerdureError as error:
                 if not done:
                     raise
@@ -148,7 +144,7 @@ class Client:
         done: list[Enqueued] = []
         for chunk in self._chunks(jobs):
             try:
-                done += self._put_sync(asks.enqueue(chunk, strict, patience_ms=_patience_ms(patience)))
+                done += self._put_sync(asks.enqueue(chunk, strict, patience=patience))
             except PerdureError as error:
                 if not done:
                     raise
@@ -185,7 +181,7 @@ class Client:
         Raises NotFound, WrongState (it has not completed).
         """
         view, fds = await self._loops.ask_with_fds(asks.result(job_id), self.timeout)
-        return await asyncio.to_thread(result_value, view, fds) if fds else result_value(view, fds)
+        return await result_value_beside(view, fds) if fds else result_value(view, fds)
 
     def result_sync(self, job_id: int) -> Any:
         """`result` for code without an event loop."""
@@ -236,7 +232,7 @@ class Client:
         return self._ask_sync(asks.retry(ids))
 
     async def log(self, job_id: int, offset: int = 0) -> control.LogPiece:
-        """A piece of a job's output, from `offset` (bytes)."""
+        """A piece of a job's output, from `offset`: bytes of all that it ever wrote, also of what was rotated away."""
         return await self._ask(asks.read_log(job_id, offset))
 
     def log_sync(self, job_id: int, offset: int = 0) -> control.LogPiece:
@@ -404,7 +400,7 @@ class Client:
 
     def _chunks(self, jobs: Iterable[JobLike]) -> _List[_List[JobSpec]]:
         """All jobs, checked before the first request is sent, in pieces that the daemon accepts."""
-        specs = [job if isinstance(job, JobSpec) else _spec(*job, {}) for job in jobs]
+        specs = [job if isinstance(job, JobSpec) else asks.one_job(*job, {}) for job in jobs]
         return [specs[start : start + self.batch_jobs] for start in range(0, len(specs), self.batch_jobs)]
 
     def _configured(self, config: str | os.PathLike[str] | None) -> str:
@@ -431,14 +427,6 @@ def set_default_client(client: Client | None) -> None:
     """Let `handler.enqueue()` use this client from now on; None: make a new one when needed."""
     global _default
     _default = client
-
-
-def _spec(kind: str, args: Mapping[str, Any] | None, options: Mapping[str, Any]) -> JobSpec:
-    return job_spec(kind, encode_args(args or {}), options)
-
-
-def _patience_ms(patience: Patience) -> int | None:
-    return None if patience is None else duration_ms("patience", patience)
 
 
 def _after(taken: int, error: PerdureError) -> PerdureError:

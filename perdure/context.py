@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: Whole numbers below this need no second look.
+_EXACT = 2**53
 
 
 class JobLog(Protocol):
@@ -136,8 +140,14 @@ class Context:
     def progress(self, done: float, total: float | None = None, text: str | None = None) -> None:
         """Say how far the job is: `done` of `total` (of whatever unit; None: unknown), and a word for people.
 
-        Cheap: of many, the newest of every tenth of a second is told. From any thread. Seen by `perdure follow`.
+        Cheap: of many, the newest of every tenth of a second is told. From any thread. Seen by `perdure follow`. `done`
+        may be more than `total`, which was an estimate then. Raises ValueError for what is no number, not finite, or
+        below 0.
         """
+        if not (type(done) is int and 0 <= done < _EXACT):
+            _check_amount("done", done)
+        if total is not None and not (type(total) is int and 0 <= total < _EXACT):
+            _check_amount("total", total)
         self._with_desk().progress(done, total, text)
 
     def emit(self, value: Any) -> None:
@@ -317,6 +327,16 @@ class Context:
 
     def __repr__(self) -> str:
         return f"<Context job {self.id} {self.kind}, attempt {self.attempt} of {self.max_attempts}>"
+
+
+def _check_amount(name: str, value: Any) -> None:
+    """Of progress. Raises ValueError."""
+    try:
+        number = math.nan if isinstance(value, str | bytes | bytearray) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"progress: {name} must be a number, 0 or more and finite, not {value!r:.60}")
 
 
 class _StandardLog:

@@ -71,10 +71,15 @@ def encode_args(value: Mapping[str, Any], what: str = "args", max_depth: int = D
 
 def encode_data(value: object, what: str, max_depth: int = DEFAULT_DEPTH) -> str:
     """The same for a value of any shape, such as a handler's result."""
+    return encode_data_utf8(value, what, max_depth).decode()
+
+
+def encode_data_utf8(value: object, what: str, max_depth: int = DEFAULT_DEPTH) -> bytes:
+    """The same as bytes."""
     try:
         if not _is_plain((value,), max_depth):
             _walk(value, what, max_depth)
-        return _encode(value).decode()
+        return _encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         _walk(value, what, max_depth)
         raise NotData(f"{what}: cannot be written as JSON ({error})") from error

@@ -78,6 +78,10 @@ class ChannelClosed(DaemonUnreachable):
     """The other side closed the connection before it answered."""
 
 
+class TimeGivenIsOver(PerdureError, TimeoutError):
+    """What was waited for has not happened within the time given. It was not cancelled."""
+
+
 class CallTimeout(PerdureError, TimeoutError):
     """The other side did not answer within the deadline."""
 
@@ -118,6 +122,12 @@ class Duplicate(Refused):
 
 class QueueFull(Refused):
     """The queue is full. Try again later, or raise its limit ([queues.NAME]: max_depth, max_age)."""
+
+    retryable = True
+
+
+class Busy(Refused):
+    """The daemon has as much of this to do as it takes on. Try again later."""
 
     retryable = True
 

@@ -14,7 +14,7 @@ import msgspec
 from perdure import names
 from perdure.data_check import encode_args
 from perdure.errors import InvalidHandler, InvalidOption
-from perdure.options import OPTION_NAMES, JobOptions, check_spec, job_spec
+from perdure.options import OPTION_NAMES, REQUEST_NAMES, EnqueueOptions, Patience, check_spec, job_spec
 from perdure.registry import registry
 from perdure.signature import Signature, read_signature
 from perdure.wire.data import Enqueued, JobSpec, KindSpec
@@ -50,7 +50,7 @@ class Job(Generic[P, R]):
         self.permanent = permanent
         self.transient = transient
         self.place = _place(function)
-        self._inline = OPTION_NAMES - {param.name for param in signature.params}
+        self._inline = (OPTION_NAMES | REQUEST_NAMES) - {param.name for param in signature.params}
         update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -69,15 +69,15 @@ class Job(Generic[P, R]):
         """The keyword arguments of a run, from JSON text. Raises InvalidArguments."""
         return self.signature.bind(args_text)
 
-    def options(self, **options: Unpack[JobOptions]) -> Prepared:
+    def options(self, **options: Unpack[EnqueueOptions]) -> Prepared:
         """The same job with options set; after this, all that is passed to `enqueue` is the handler's."""
         return Prepared(self, options)
 
     async def enqueue(self, /, **arguments: Any) -> Enqueued:
         """Put one job into the queue; returns when it is on disk.
 
-        Options (see JobOptions) may stand among the arguments: `enqueue(path="a.md", delay="10m")`. Where the handler
-        has an argument of that name, it is the argument; set the option with `.options()`.
+        Options (see EnqueueOptions) may stand among the arguments: `enqueue(path="a.md", delay="10m", blob=b"1")`.
+        Where the handler has an argument of that name, it is the argument; set the option with `.options()`.
         Raises InvalidArguments, InvalidOption, and what `Client.enqueue` raises.
         """
         return await self._split(arguments).enqueue(**arguments)
@@ -104,7 +104,9 @@ class Prepared:
 
     def __init__(self, job: Job[..., Any], options: Mapping[str, Any]) -> None:
         self._job = job
-        self._template = job_spec(job.kind, "{}", options)
+        self._request = {name: value for name, value in options.items() if name in REQUEST_NAMES}
+        kept = {name: value for name, value in options.items() if name not in REQUEST_NAMES}
+        self._template = job_spec(job.kind, "{}", kept)
 
     def request(self, arguments: Mapping[str, Any]) -> JobSpec:
         """What is sent for these arguments. Raises InvalidArguments if they do not fit the signature."""
@@ -114,21 +116,24 @@ class Prepared:
 
     async def enqueue(self, /, **arguments: Any) -> Enqueued:
         """Put one job into the queue; every keyword is an argument of the handler."""
-        spec = self.request(arguments)
-        return (await _client().enqueue_many([spec]))[0]
+        return await _client().enqueue(self.request(arguments), **self._request)
 
     def enqueue_sync(self, /, **arguments: Any) -> Enqueued:
         """`enqueue` for code without an event loop."""
-        spec = self.request(arguments)
-        return _client().enqueue_many_sync([spec])[0]
+        return _client().enqueue_sync(self.request(arguments), **self._request)
 
     async def enqueue_many(self, many: Iterable[Mapping[str, Any]]) -> list[Enqueued]:
-        """One job for each dict of arguments, all with these options."""
-        return await _client().enqueue_many(self._requests(many))
+        """One job for each dict of arguments, all with these options. Raises InvalidOption for a payload."""
+        return await _client().enqueue_many(self._requests(many), patience=self._patience())
 
     def enqueue_many_sync(self, many: Iterable[Mapping[str, Any]]) -> list[Enqueued]:
         """`enqueue_many` for code without an event loop."""
-        return _client().enqueue_many_sync(self._requests(many))
+        return _client().enqueue_many_sync(self._requests(many), patience=self._patience())
+
+    def _patience(self) -> Patience:
+        if self._request.get("blob") is not None or self._request.get("spool"):
+            raise InvalidOption("blob: a payload belongs to one job; enqueue jobs with payloads one by one")
+        return self._request.get("patience")
 
     def _requests(self, many: Iterable[Mapping[str, Any]]) -> list[JobSpec]:
         return [self.request(arguments) for arguments in many]

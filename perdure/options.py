@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
 
 from perdure.duration import parse_duration_ms
 from perdure.errors import InvalidOption
@@ -18,6 +18,12 @@ from perdure.names import (
     check_timeout,
 )
 from perdure.wire.data import JobSpec
+
+if TYPE_CHECKING:
+    from perdure.payload import Source
+
+#: How long to wait for room in a full queue; None: as configured.
+Patience: TypeAlias = float | str | timedelta | None
 
 
 class JobOptions(TypedDict, total=False):
@@ -39,7 +45,21 @@ class JobOptions(TypedDict, total=False):
     max_interruptions: int
 
 
+class EnqueueOptions(JobOptions, total=False):
+    """What `handler.enqueue` takes besides the handler's arguments: options of the job, and of the request.
+
+    `blob`: the job's payload, bytes or the path of a file; `spool`: that file is copied, and may go then; `patience`:
+    how long to wait for room in a full queue. See Client.enqueue.
+    """
+
+    blob: Source | None
+    spool: bool
+    patience: Patience
+
+
 OPTION_NAMES: Final = frozenset(JobOptions.__annotations__)
+#: Options of one request, not of a job.
+REQUEST_NAMES: Final = frozenset(EnqueueOptions.__annotations__) - OPTION_NAMES
 
 
 def job_spec(kind: str, args: str, options: Mapping[str, Any]) -> JobSpec:

@@ -56,6 +56,8 @@ def prepare(source: Source | None, spool: bool = False) -> Payload:
             raise InvalidOption("spool: there is no payload to be spooled; give blob=")
         return Payload(None, [])
     if isinstance(source, str | os.PathLike):
+        if not os.fspath(source):
+            raise InvalidOption("blob: the path is empty; give that of a file, or the content as bytes")
         path = os.path.abspath(os.fspath(source))
         return Payload(None, [_open(path)]) if spool else Payload(_named(path), [])
     return Payload(None, [_memfd(source)])
@@ -90,7 +92,27 @@ async def prepare_beside(source: Source | None, spool: bool = False) -> Payload:
 
 def result_value(view: ResultView, fds: list[int]) -> Any:
     """What the job has returned; the descriptors are closed."""
-    with result_file(view, fds) as file:
+    return _read(view, result_file(view, fds))
+
+
+async def result_value_beside(view: ResultView, fds: list[int]) -> Any:
+    """`result_value` in a thread, for what may be large. Who is cancelled meanwhile leaves nothing open behind."""
+    file = result_file(view, fds)
+    # Whoever has it closes the file: it must not be closed while the thread reads, and the thread may never begin.
+    owned = threading.Lock()
+
+    def read() -> Any:
+        return _read(view, file) if owned.acquire(blocking=False) else None
+
+    try:
+        return await asyncio.to_thread(read)
+    finally:
+        if owned.acquire(blocking=False):
+            file.close()
+
+
+def _read(view: ResultView, file: BinaryIO) -> Any:
+    with file:
         content = file.read()
     return content if view.blob is not None and not view.blob.json else msgspec.json.decode(content)
 

@@ -33,6 +33,11 @@ settings.register_profile("perdure", parent=settings(), suppress_health_check=[H
 settings.load_profile("perdure")
 
 
+# A hundred daemons and their nurseries are started: without bytecode each would compile all of perdure again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
 def pytest_configure() -> None:
     """Keep the real stderr: pytest puts files in the place of the descriptors 1 and 2 while a test runs."""
     global _stderr
@@ -46,22 +51,24 @@ def pytest_report_header() -> list[str]:
     return lines + [f"not there: {one.name} ({one.missing})" for one in abilities() if one.missing]
 
 
-def _group(item: pytest.Item) -> str:
-    """Tests with databases start these once; others share what is in their module."""
-    with_databases = item.path.parent.name in ("adapters", "examples", "outages") or "outages" in item.path.name
-    return "databases" if with_databases else str(item.path)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """What shares a server or a daemon stays in one process, when the tests run in several."""
+    from tests.support.sharing import Sharing
+
+    return Sharing(config, log)
 
 
 # --- coroutines
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Hypothesis calls the inner function itself, so a coroutine is wrapped there.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Hypothesis calls the inner function itself, so a coroutine is wrapped there; and what takes long comes first."""
+    if hasattr(config, "workerinput"):
+        from tests.support.sharing import place
 
-    And what shares a server or a daemon stays in one process, when the tests run in several.
-    """
+        items.sort(key=lambda item: place(item.nodeid))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
         handle = getattr(getattr(item, "obj", None), "hypothesis", None)
         if handle is not None and inspect.iscoroutinefunction(handle.inner_test):
             handle.inner_test = _blocking(handle.inner_test)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,11 +36,15 @@ def python_files(*folders: str) -> Iterator[Path]:
         yield from sorted(path for path in (ROOT / folder).rglob("*.py") if path.is_file())
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All that is in a module."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def functions(path: Path) -> Iterator[Function]:
     """Every function of a module, nested ones too."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, Function):
-            yield node
+    return (node for node in nodes(path) if isinstance(node, Function))
 
 
 def where(path: Path, line: int = 0) -> str:
@@ -85,7 +91,7 @@ def test_each_statement_is_used_and_each_use_exists() -> None:
     """SQL that nothing runs rots; a misspelt name fails only when its moment comes."""
     names, strings, looked_up = statement_names(), set(), set()
     for path in python_files("store"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 strings.add(node.value)
             if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "SQL":
@@ -100,21 +106,22 @@ def test_each_statement_is_used_and_each_use_exists() -> None:
 
 def calls_that_sleep(path: Path) -> Iterator[int]:
     """Lines with time.sleep or asyncio.sleep outside of handlers; asyncio.sleep(0) only gives way."""
-    tree = ast.parse(path.read_text())
+    if "sleep" not in path.read_text():
+        return
     in_handlers = {
         id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, Function) and any(_is_job(decorator) for decorator in node.decorator_list)
+        for node in functions(path)
+        if any(_is_job(decorator) for decorator in node.decorator_list)
         for inner in ast.walk(node)
     }
     bare = {
         alias.asname or alias.name
-        for node in ast.walk(tree)
+        for node in nodes(path)
         if isinstance(node, ast.ImportFrom) and node.module in {"time", "asyncio"}
         for alias in node.names
         if alias.name == "sleep"
     }
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if not isinstance(node, ast.Call) or id(node) in in_handlers:
             continue
         name = ast.unparse(node.func)
@@ -228,13 +235,14 @@ def test_no_path_of_one_machine() -> None:
 
 def test_no_module_is_dead() -> None:
     """Code that nothing imports is code that nobody keeps."""
-    texts = {path: path.read_text() for path in python_files(*CODE, "tests", "examples", "benchmarks")}
-    texts[ROOT / "pyproject.toml"] = (ROOT / "pyproject.toml").read_text()
-    dead = []
-    for path in python_files(*CODE):
-        if path.stem.startswith("__") or "templates" in path.parts:
-            continue
-        word = re.compile(rf"\b{path.stem}\b")
-        if not any(word.search(text) for other, text in texts.items() if other != path):
-            dead.append(where(path))
+    files = [*python_files(*CODE, "tests", "examples", "benchmarks"), ROOT / "pyproject.toml"]
+    words = {path: set(re.findall(r"\w+", path.read_text())) for path in files}
+    files_with = Counter(word for some in words.values() for word in some)
+    dead = [
+        where(path)
+        for path in python_files(*CODE)
+        if not path.stem.startswith("__")
+        and "templates" not in path.parts
+        and files_with[path.stem] == (path.stem in words[path])
+    ]
     assert dead == []

@@ -61,11 +61,11 @@ class JobDesk:
 
     def progress(self, done: float, total: float | None, text: str | None) -> None:
         """See Context.progress."""
-        self._with_teller().progress(done, total, text)
+        (self._teller or self._with_teller()).progress(done, total, text)
 
     def emit(self, value: Any) -> None:
         """See Context.emit."""
-        self._with_teller().emit(value)
+        (self._teller or self._with_teller()).emit(value)
 
     @property
     def payload(self) -> Blob | None:

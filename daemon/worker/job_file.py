@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from perdure.daemon.joblog import rotated_path
+from perdure.daemon.log_position import note_rotation, rotated_path, start_of
 from perdure.errors import JobTimeout
 
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -20,12 +20,16 @@ class JobFile:
     disk's, and must reach the handler.
     """
 
-    __slots__ = ("_fd", "_half_bytes", "_path", "size")
+    __slots__ = ("_counted", "_fd", "_half_bytes", "_path", "_start", "size")
 
-    def __init__(self, path: Path, half_bytes: int) -> None:
+    def __init__(self, path: Path, half_bytes: int, *, counted: bool = False) -> None:
         self._path = path
         self._half_bytes = half_bytes
         self._fd = -1
+        #: Rotation keeps count of what it throws away.
+        self._counted = counted
+        #: The position of the present file's first byte, once somebody has asked.
+        self._start: int | None = None
         #: Bytes in the present file.
         self.size = 0
 
@@ -45,14 +49,26 @@ class JobFile:
         """Add `data`, of up to `half_bytes`; a file that would grow too large is rotated before. Raises OSError."""
         if self._fd < 0:
             self.open()
-        if self.size and self.size + len(data) > self._half_bytes:
+        if self.size + len(data) > self._half_bytes and self.size:
+            if self._counted:
+                note_rotation(self._path, self._fd)
             self.close()
             self._path.replace(rotated_path(self._path))
+            self._start = None
             self.open()
-        while data:
+        written = os.write(self._fd, data)
+        self.size += written
+        while written < len(data):
+            data = data[written:]
             written = os.write(self._fd, data)
             self.size += written
-            data = data[written:]
+
+    def position(self) -> int:
+        """Where what was appended last ends, in bytes of all that was ever written. Raises OSError."""
+        if self._start is None:
+            self._start = start_of(self._path)
+        # Not `size`: a task that has outlived an earlier attempt may write into the same file.
+        return self._start + os.lseek(self._fd, 0, os.SEEK_CUR)
 
     def close(self) -> None:
         """Close it; `append` opens it again."""

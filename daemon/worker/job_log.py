@@ -21,8 +21,11 @@ _SMALLEST_HALF: Final = 512
 class Ear(Protocol):
     """Who listens to logs: the newsroom. Called with the place's lock held."""
 
-    def hear(self, job_id: int, queue: str, data: bytes) -> None:
-        """This was appended to the job's log."""
+    def wants_lines(self, job_id: int, queue: str, data: bytes) -> bool:
+        """Whether to hear what was appended to the job's log. Who asks need not look for its position, mostly."""
+
+    def hear(self, job_id: int, queue: str, data: bytes, start: int | None) -> None:
+        """This was appended to the job's log, at this position; None: the disk would not take it."""
 
     def end_of_log(self, job_id: int) -> None:
         """The job has ended, and its log with it."""
@@ -98,39 +101,50 @@ class JobLog:
             self._ended = True
 
     def _append(self, data: bytes) -> None:
-        half = self._place.half_bytes
+        place, file = self._place, None
         try:
             file = self._file or self._open()
-            if len(data) <= half:
+            if len(data) <= place.half_bytes:
                 file.append(data)
             else:
-                for start in range(0, len(data), half):
-                    file.append(data[start : start + half])
+                for begin in range(0, len(data), place.half_bytes):
+                    file.append(data[begin : begin + place.half_bytes])
         except JobTimeout:
             raise
         except OSError as error:
+            file = None
             self._complain(error)
-        self._tell(data)
+        ear = place.ear
+        if ear is not None and not self._ended and ear.wants_lines(self._job_id, self._queue, data):
+            self._tell(ear, data, file)
 
     def _open(self) -> JobFile:
-        file = JobFile(log_path(self._place.folder, self._job_id), self._place.half_bytes)
+        file = JobFile(log_path(self._place.folder, self._job_id), self._place.half_bytes, counted=True)
         file.open()
         self._file = file
         if self._attempt > 1 or file.size:
             headline = self._headline()
             file.append(headline)
-            self._tell(headline)
+            ear = self._place.ear
+            if ear is not None and not self._ended:
+                self._tell(ear, headline, file)
         return file
 
     def _headline(self) -> bytes:
         when = datetime.fromtimestamp(self._place.clock.now_ms() / 1000, UTC)
         return f"--- attempt {self._attempt}, {when:%Y-%m-%dT%H:%M:%SZ}\n".encode()
 
-    def _tell(self, data: bytes) -> None:
-        """Those who listen hear it even if the disk would not take it."""
-        ear = self._place.ear
-        if ear is not None and not self._ended:
-            ear.hear(self._job_id, self._queue, data)
+    def _tell(self, ear: Ear, data: bytes, file: JobFile | None) -> None:
+        """Those who listen hear it even if the disk would not take it (no `file`)."""
+        start = None
+        try:
+            if file is not None:
+                start = file.position() - len(data)
+        except JobTimeout:
+            raise
+        except OSError as error:
+            self._complain(error)
+        ear.hear(self._job_id, self._queue, data, start)
 
     def _complain(self, error: OSError) -> None:
         if not self._complained:

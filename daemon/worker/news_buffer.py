@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from perdure.daemon.joblog import count_lines, log_text
+from perdure.wire.heard import count_lines, log_text
 from perdure.wire.streams import Emitted, JobSkipped, LogText, Progress, WorkerEntry
 
 #: What values may cost together until they are sent …
@@ -28,14 +28,21 @@ _VALUE_COST: Final = 200
 
 
 class _Lines:
-    """Log text of one job, in the pieces in which it came."""
+    """Log text of one job without a gap, in the pieces in which it came. `start`, `end`: positions in its log."""
 
-    __slots__ = ("pieces",)
+    __slots__ = ("end", "pieces", "start")
 
-    def __init__(self) -> None:
+    def __init__(self, start: int | None) -> None:
         self.pieces: list[bytes] = []
+        self.start = self.end = start
 
-    def take(self, room: int) -> tuple[list[bytes], int]:
+    def add(self, data: bytes) -> None:
+        """What comes next."""
+        self.pieces.append(data)
+        if self.end is not None:
+            self.end += len(data)
+
+    def take(self, job_id: int, room: int) -> tuple[LogText, int]:
         """The first pieces, as many as fit but at least one; and their cost."""
         number = cost = 0
         for piece in self.pieces:
@@ -43,8 +50,11 @@ class _Lines:
                 break
             cost += len(piece) + _LINE_COST
             number += 1
-        taken, self.pieces = self.pieces[:number], self.pieces[number:]
-        return taken, cost
+        taken, self.pieces = b"".join(self.pieces[:number]), self.pieces[number:]
+        text = log_text(job_id, taken, start=self.start)
+        if self.start is not None:
+            self.start += len(taken)
+        return text, cost
 
 
 class _JobNews:
@@ -58,8 +68,23 @@ class _JobNews:
         self.cost = 0
 
 
+class _LeftOut:
+    """What was refused of one job since its start, and how much of that is in the account of the buffer."""
+
+    __slots__ = ("lines", "noted_lines", "noted_values", "values")
+
+    def __init__(self) -> None:
+        self.lines = self.values = 0
+        self.noted_lines = self.noted_values = 0
+
+
 class NewsBuffer:
-    """Entries of all jobs of a worker. Not thread safe."""
+    """Entries of all jobs of a worker. Not thread safe, but for `refuse_lines` and `refuse_value`.
+
+    A job in a loop has most of what it tells refused, so that must cost little. Those two need no lock beside the one
+    that keeps callers of these two, and of `end`, from each other: they write only what nobody else writes (the
+    totals in _LeftOut), and what they read of the costs may be a moment old.
+    """
 
     def __init__(self) -> None:
         #: What live lines and values cost together.
@@ -71,12 +96,39 @@ class NewsBuffer:
         self._jobs: dict[int, _JobNews] = {}
         self._progress: dict[int, Progress] = {}
         self._skipped: dict[int, JobSkipped] = {}
+        self._left_out: dict[int, _LeftOut] = {}
         self._ended: set[int] = set()
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to send."""
+        if self._left_out:
+            self._note_left_out()
         return not (self._jobs or self._progress or self._skipped)
+
+    # --- what does not come in
+
+    def refuse_lines(self, job_id: int, data: bytes) -> bool:
+        """Leave these whole lines out, and count them, if there is no room. False: they may be added."""
+        if self._has_room(job_id, len(data) + _LINE_COST, LINES_ROOM):
+            return False
+        one = self._left_out.get(job_id) or self._left_out.setdefault(job_id, _LeftOut())
+        one.lines += data.count(b"\n")
+        return True
+
+    def refuse_value(self, job_id: int, size: int) -> bool:
+        """The same for a value of `size` bytes."""
+        if self._has_room(job_id, size + _VALUE_COST, ROOM):
+            return False
+        one = self._left_out.get(job_id) or self._left_out.setdefault(job_id, _LeftOut())
+        one.values += 1
+        return True
+
+    def _has_room(self, job_id: int, cost: int, room: int) -> bool:
+        if self.cost + cost <= room:
+            return True
+        news = self._jobs.get(job_id)
+        return (news.cost if news is not None else 0) + cost <= OWN_ROOM
 
     # --- what comes in
 
@@ -84,30 +136,30 @@ class NewsBuffer:
         """Keep the newest of each job."""
         self._progress[progress.id] = progress
 
-    def add_lines(self, job_id: int, data: bytes) -> None:
-        """Add text, or leave it out."""
+    def add_lines(self, job_id: int, data: bytes, start: int | None = None) -> None:
+        """Add text that stands at this position in the job's log, or leave it out."""
         cost = len(data) + _LINE_COST
-        news = self._jobs.get(job_id)
-        if self.cost + cost > LINES_ROOM and (news.cost if news else 0) + cost > OWN_ROOM:
+        if not self._has_room(job_id, cost, LINES_ROOM):
             self._skip(job_id, count_lines(data), 0)
             return
+        news = self._jobs.get(job_id)
         if news is None:
             news = self._jobs[job_id] = _JobNews()
         last = news.entries[-1] if news.entries else None
-        if not isinstance(last, _Lines):
-            last = _Lines()
+        if not isinstance(last, _Lines) or last.end != start:
+            last = _Lines(start)
             news.entries.append(last)
-        last.pieces.append(data)
+        last.add(data)
         news.cost += cost
         self.cost += cost
 
     def add_value(self, value: Emitted) -> None:
         """Add an emitted value, or leave it out."""
         cost = _cost(value)
-        news = self._jobs.get(value.id)
-        if self.cost + cost > ROOM and (news.cost if news else 0) + cost > OWN_ROOM:
+        if not self._has_room(value.id, cost, ROOM):
             self._skip(value.id, 0, 1)
             return
+        news = self._jobs.get(value.id)
         if news is None:
             news = self._jobs[value.id] = _JobNews()
         news.entries.append(value)
@@ -123,6 +175,9 @@ class NewsBuffer:
 
     def end(self, job_id: int) -> None:
         """The job tells nothing more."""
+        if job_id in self._left_out:
+            self._note_left_out()
+            del self._left_out[job_id]
         if job_id in self._jobs or job_id in self._progress or job_id in self._skipped:
             self._ended.add(job_id)
             self.urgent = True
@@ -135,6 +190,7 @@ class NewsBuffer:
 
     def take(self, *, ended: bool = False) -> tuple[list[WorkerEntry], list[JobSkipped]]:
         """The content of the next message, of the jobs that have ended or of all; both empty: there is none."""
+        self._note_left_out()
         taken: list[WorkerEntry] = []
         room = MESSAGE
         for job_id in self._chosen(self._jobs, ended):
@@ -192,8 +248,8 @@ class NewsBuffer:
                 room = 0
                 break
             if isinstance(entry, _Lines):
-                pieces, cost = entry.take(room)
-                taken.append(log_text(job_id, b"".join(pieces)))
+                text, cost = entry.take(job_id, room)
+                taken.append(text)
             else:
                 cost = _cost(entry)
                 taken.append(entry)
@@ -216,6 +272,16 @@ class NewsBuffer:
         if self._ended:
             self._ended &= {*self._jobs, *self._progress, *self._skipped}
             self.urgent = bool(self._ended)
+
+    def _note_left_out(self) -> None:
+        # The ids first: another thread may add one meanwhile.
+        for job_id in list(self._left_out):
+            one = self._left_out[job_id]
+            lines, values = one.lines - one.noted_lines, one.values - one.noted_values
+            if lines or values:
+                one.noted_lines += lines
+                one.noted_values += values
+                self._skip(job_id, lines, values)
 
     def _skip(self, job_id: int, lines: int, values: int) -> None:
         skipped = self._skipped.get(job_id)

@@ -8,7 +8,8 @@ does not go out in time is left out and counted.
 Two locks, always taken in this order: that of the logs (LogPlace), so that a story and the lines after it meet without
 gap or repetition; and that of the buffer, which is never held while a file is written, so that the loop does not wait
 for a disk. Both may be taken twice by one thread: a finalizer that prints may run at any place. (A third one, for who
-listens, is never held together with work.)
+listens, is never held together with work.) In a flood nearly all is left out, so the buffer's lock is not taken for
+that, nor for progress that the loop's thread will ask for anyway.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from perdure.daemon.worker.port import Port
 from perdure.daemon.worker.story import Ask, Stories
 from perdure.daemon.worker.teller import Teller
 from perdure.wire import packet
-from perdure.wire.streams import Emitted, LogText, Progress
+from perdure.wire.streams import Emitted, LogText
 from perdure.wire.work import Follow, FollowQueues, JobRow, Told, Unfollow
 
 #: How long news are gathered before they are told, unless a message is full earlier.
@@ -46,6 +47,8 @@ _LOCK_SECONDS: Final = 0.002
 _PIECE_BYTES: Final = 32 * 1024
 #: A line without an end is told in parts when it is this long.
 _LONGEST_UNENDED: Final = 64 * 1024
+#: No end of a log is untold.
+_NOTHING: Final = (b"", None)
 
 
 class Newsroom:
@@ -63,7 +66,8 @@ class Newsroom:
         self._queues: Collection[str] = ()
         self._everything = False
         #: Ends of followed logs that are in the file, but have not been told: their lines have not ended.
-        self._unended: dict[int, bytes] = {}
+        #: With their positions in the log.
+        self._unended: dict[int, tuple[bytes, int | None]] = {}
         self._stories = Stories(self)
         #: For who listens. Threads that tell do not take it.
         self._listeners = Lock()
@@ -72,6 +76,8 @@ class Newsroom:
         #: Somebody will look at the buffer: after a while, or soon.
         self._planned = False
         self._hurried = False
+        #: Those with progress that is not in the buffer yet.
+        self._newer: list[Teller] = []
         self._timer: asyncio.TimerHandle | None = None
         os.register_at_fork(after_in_child=self._fall_silent)
 
@@ -120,34 +126,60 @@ class Newsroom:
                 teller = self._tellers[row.id] = Teller(self, row)
             return teller
 
-    def note_progress(self, progress: Progress) -> None:
-        """The newest of its job. The buffer's lock is held."""
-        self.buffer.set_progress(progress)
+    def note_progress(self, teller: Teller) -> None:
+        """This one has progress to tell: whatever is its newest when that leaves. Until then it need not come again."""
+        with self.lock:
+            if not teller.ended:
+                self._newer.append(teller)
+                if not self._planned:
+                    self._plan()
+                # Last: a JobTimeout may strike before it. Twice in the list does no harm.
+                teller.noted = True
+
+    def wants_value(self, row: JobRow, size: int) -> bool:
+        """Whether to hear a value of `size` bytes. If there is no room it is counted. The lock of the logs is held."""
+        if row.id not in self._followed and not self.listens(row.id, row.queue):
+            return False
+        if not self.buffer.refuse_value(row.id, size):
+            return True
         if not self._planned:
             self._plan()
+        return False
 
-    def hear_value(self, value: Emitted, queue: str) -> None:
-        """A job has emitted this. The lock of the logs is held."""
-        if self.listens(value.id, queue):
-            with self.lock:
-                self.buffer.add_value(value)
-                self._wake()
+    def hear_value(self, value: Emitted) -> None:
+        """A job has emitted this, and it is wanted. The lock of the logs is held."""
+        with self.lock:
+            self.buffer.add_value(value)
+            self._wake()
 
-    def hear(self, job_id: int, queue: str, data: bytes) -> None:
-        """This was appended to the job's log. The lock of the logs is held."""
-        begun = self._unended.pop(job_id, b"") if self._unended else b""
+    def wants_lines(self, job_id: int, queue: str, data: bytes) -> bool:
+        """The same for what was appended to a log."""
+        if job_id not in self._followed and not self.listens(job_id, queue):
+            self._unended.pop(job_id, None)
+            return False
+        if self._unended or data[-1:] != b"\n" or not self.buffer.refuse_lines(job_id, data):
+            return True
+        if not self._planned:
+            self._plan()
+        return False
+
+    def hear(self, job_id: int, queue: str, data: bytes, start: int | None) -> None:
+        """This was appended to the job's log, at this position. The lock of the logs is held."""
         if not self.listens(job_id, queue):
             return
-        data = begun + data
+        if self._unended:
+            begun, begin = self._unended.pop(job_id, _NOTHING)
+            if begun:
+                data, start = begun + data, begin
         if data[-1:] != b"\n" and len(data) < _LONGEST_UNENDED:
             end = data.rfind(b"\n") + 1
-            self._unended[job_id] = data[end:]
+            self._unended[job_id] = data[end:], None if start is None else start + end
             data = data[:end]
-        self._add_lines(job_id, data)
+        self._add_lines(job_id, data, start)
 
     def end_of_log(self, job_id: int) -> None:
         """The job's log has ended. The lock of the logs is held."""
-        self._add_lines(job_id, self._unended.pop(job_id, b""))
+        self._add_lines(job_id, *self._unended.pop(job_id, _NOTHING))
         with self.lock:
             self.buffer.end(job_id)
 
@@ -156,6 +188,7 @@ class Newsroom:
         row = teller.row
         if self._tellers.get(row.id) is teller:
             del self._tellers[row.id]
+        self._take_progress()
         if not self.listens(row.id, row.queue):
             self.buffer.drop_progress(row.id)
         self.buffer.end(row.id)
@@ -175,16 +208,28 @@ class Newsroom:
                 self._followed.add(job_id)
                 self._set_ear()
 
+    def _take_progress(self) -> None:
+        """Have the newest progress in the buffer. Its lock is held."""
+        if self._newer:
+            newer, self._newer = self._newer, []
+            for teller in newer:
+                # In this order: progress that comes in between is noted anew, and told once.
+                teller.noted = False
+                if teller.latest is not None and teller.latest is not teller.told:
+                    teller.told = teller.latest
+                    self.buffer.set_progress(teller.told)
+
     def unended(self, job_id: int) -> int:
         """How many bytes at the end of the job's log are still to be told."""
-        return len(self._unended.get(job_id, b""))
+        return len(self._unended.get(job_id, _NOTHING)[0])
 
-    def _add_lines(self, job_id: int, data: bytes) -> None:
+    def _add_lines(self, job_id: int, data: bytes, start: int | None) -> None:
         if not data:
             return
         with self.lock:
             for piece in (data,) if len(data) <= _PIECE_BYTES else cut(data, _PIECE_BYTES):
-                self.buffer.add_lines(job_id, piece)
+                self.buffer.add_lines(job_id, piece, start)
+                start = None if start is None else start + len(piece)
             self._wake()
 
     # --- when it goes out
@@ -221,8 +266,10 @@ class Newsroom:
             self._refill()
             if self._credit > 0 and self._port.is_read():
                 self._send(ended=False)
-            self._planned = self._hurried = not self.buffer.empty
-            if self._planned:
+            # First the note, then the look: what is refused or noted in between is seen, or plans for itself.
+            self._planned = self._hurried = False
+            if self._newer or not self.buffer.empty:
+                self._planned = self._hurried = True
                 self._set_timer(PAUSE_SECONDS)
         finally:
             self.lock.release()
@@ -247,6 +294,7 @@ class Newsroom:
 
     def _send(self, *, ended: bool) -> bool:
         """Send one message; False: there was nothing to send, or no way."""
+        self._take_progress()
         before = self.buffer.cost
         entries, skipped = self.buffer.take(ended=ended)
         if not entries and not skipped:
@@ -269,5 +317,6 @@ class Newsroom:
         """In a child that a handler forks: it has no way to the supervisor, and must not wait for anybody's lock."""
         self.lock = RLock()
         self.buffer = NewsBuffer()
+        self._newer = []
         self._unended = {}
         self._planned = self._hurried = True

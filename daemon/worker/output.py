@@ -14,9 +14,9 @@ import io
 import logging
 import os
 import sys
-import threading
 from collections.abc import Iterable
 from contextvars import ContextVar
+from threading import get_ident
 from typing import Any, Final
 
 from perdure.daemon.worker.job_log import JobLog, LogPlace
@@ -58,7 +58,7 @@ class Output:
 
     def set_loop_thread(self) -> None:
         """Called by the async lane's thread: its lines are never those of the sync lane's job."""
-        self._loop_thread = threading.get_ident()
+        self._loop_thread = get_ident()
 
     # --- the lanes
 
@@ -85,7 +85,7 @@ class Output:
         if log is not None:
             return log
         row = self.sync_job
-        if row is None or self._place is None or threading.get_ident() == self._loop_thread:
+        if row is None or self._place is None or get_ident() == self._loop_thread:
             return None
         log = self._sync_log
         if log is not None and self._sync_log_of is row:

@@ -23,7 +23,11 @@ class AfterDashes(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does it, which takes the dashes away."""
         if "--" in args:
-            ctx.meta[_AFTER] = args[args.index("--") + 1 :]
+            place = args.index("--")
+            if not ctx.resilient_parsing:
+                # An option before them that has no value would take them for it.
+                self.make_parser(ctx).parse_args(args[:place])
+            ctx.meta[_AFTER] = args[place + 1 :]
         return super().parse_args(ctx, args)
 
 

@@ -9,7 +9,7 @@ import click
 
 from perdure.cli import session
 from perdure.cli.options import DURATION, JOB_ID, config_option
-from perdure.errors import CallTimeout, PerdureError, UsageError
+from perdure.errors import CallTimeout, PerdureError, TimeGivenIsOver, UsageError
 
 #: As long as a socket can wait (INT_MAX milliseconds), nearly.
 _FOREVER_SECONDS = 24 * 86_400.0
@@ -18,7 +18,7 @@ _FOREVER_SECONDS = 24 * 86_400.0
 @click.command()
 @click.argument("job_id", metavar="ID", type=JOB_ID)
 @click.option(
-    "--timeout", type=DURATION, metavar="TIME", help="How long to wait for the job's port; default: no limit."
+    "--timeout", type=DURATION, metavar="TIME", help="Wait no longer than this for the job's port, then exit with 1."
 )
 @config_option
 def attach(job_id: int, timeout: int | None, config: Path | None) -> None:
@@ -42,7 +42,7 @@ def attach(job_id: int, timeout: int | None, config: Path | None) -> None:
         try:
             _, (fd,) = opened.request_with_fds(AttachPort(job_id), timeout_s=seconds)
         except CallTimeout:
-            raise CallTimeout(
+            raise TimeGivenIsOver(
                 f"job {job_id} has opened no port within the time given; nothing was cancelled. "
                 f"See `perdure explain {job_id}`"
             ) from None

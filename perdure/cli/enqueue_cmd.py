@@ -49,7 +49,7 @@ _SHELL = "shell"
 @click.option("--timeout", type=DURATION, metavar="TIME", help="How long an attempt may take; 0: no limit.")
 @click.option(
     "--payload-file",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     metavar="FILE",
     help="The job's payload; it must stay as it is until the job has ended.",
 )
@@ -118,6 +118,8 @@ def _check(
     """Refuse combinations that have no meaning."""
     if options["delay"] is not None and options["at"] is not None:
         raise click.UsageError("--delay and --at: choose one of them", ctx)
+    if options["payload_file"] == "":
+        raise click.UsageError("--payload-file: the path is empty; was a variable not set?", ctx)
     if options["spool"] and options["payload_file"] is None:
         raise click.UsageError("--spool goes with --payload-file FILE", ctx)
     if source is None:

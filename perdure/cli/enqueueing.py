@@ -45,7 +45,7 @@ def carry_out(batch: Batch, settings: Settings, wishes: Wishes) -> int:
             _print_safely(placed, as_json=wishes.as_json, many=bool(batch.source))
         _note_duplicates(batch, placed)
         _note_shed(batch, placed)
-        _note_unknown_kinds(opened, batch)
+        _note_unknown_kinds(opened, batch, waits=wishes.wait)
         if not wishes.wait:
             return 0
         if wishes.follow:
@@ -114,8 +114,10 @@ def _note_shed(batch: Batch, placed: Sequence[Enqueued]) -> None:
         click.echo(f"perdure: job {shed[0]} was shed: {text}. See: perdure dead show {shed[0]}", err=True)
 
 
-def _note_unknown_kinds(opened: session.Session, batch: Batch) -> None:
-    if not is_terminal(sys.stderr):
+def _note_unknown_kinds(opened: session.Session, batch: Batch, *, waits: bool) -> None:
+    """Why the jobs do not run. Also for scripts that wait for them: they might wait for ever."""
+    person = is_terminal(sys.stderr)
+    if not (person or waits):
         return
     from perdure.wire.control import ListKinds
 
@@ -124,7 +126,7 @@ def _note_unknown_kinds(opened: session.Session, batch: Batch) -> None:
     except PerdureError:
         return  # the jobs are in the queue; this is only a hint
     for kind in sorted({job.kind for job in batch.jobs} - set(known))[:5]:
-        click.echo(clean(unknown_kind(kind, known)), err=True)
+        click.echo(("" if person else "perdure: ") + clean(unknown_kind(kind, known)), err=True)
 
 
 def unknown_kind(kind: str, known: Sequence[str]) -> str:

@@ -76,8 +76,10 @@ def follow(
                 message.entries = [entry for entry in message.entries if not isinstance(entry, StateChange)]
             show(message)
             ends |= {change.id: change.state for change in changes if ids}
-            if not ids:
-                memory.forget(change.id for change in changes if change.state in ENDS)
+            for change in changes if not ids else ():
+                if change.state in ENDS:  # whoever follows a queue for weeks must not remember all of its jobs
+                    memory.forget(change.id)
+                    stream.forget(change.id)
     finally:
         stream.session.close()
     if any(state != "completed" for state in ends.values()):

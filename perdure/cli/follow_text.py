@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -11,32 +11,28 @@ import msgspec
 
 from perdure.cli.bars import Bars, progress_text
 from perdure.cli.following import skipped_words
-from perdure.cli.overlap import Overlap
 from perdure.cli.text import clean, paint, paint_state
 from perdure.wire.streams import Emitted, Entry, LogText, News, Progress, Skipped, StateChange
 
 #: In a pipe, progress of a job is printed no more often than this, in seconds.
 _PROGRESS_SECONDS = 5.0
 _NOTHING = Skipped()
+#: Fields of entries that are of no use to those who read JSON.
+_INNER = ("raw", "since")
 
 
 class Shown:
-    """What was shown of one job: the stories are told again after a restart of the daemon."""
+    """What was shown of one job."""
 
     def __init__(self) -> None:
-        self.lines: Overlap[str] = Overlap()
-        self.values: Overlap[tuple[int, str]] = Overlap()
-        self.state: tuple[str, int, int] | None = None
+        self.state: tuple[str, int] | None = None
+        #: The daemon was restarted since: it begins with the state that the job is in.
+        self.doubtful = False
         self.progress_at = -_PROGRESS_SECONDS
-
-    def restarted(self) -> None:
-        """The daemon was restarted."""
-        self.lines.restarted()
-        self.values.restarted()
 
 
 class Memory:
-    """Takes messages, and gives what of them is new."""
+    """Remembers the states that were shown: the last one is told again after a restart of the daemon."""
 
     def __init__(self) -> None:
         self._shown: dict[int, Shown] = {}
@@ -48,29 +44,21 @@ class Memory:
     def restarted(self) -> None:
         """The daemon was restarted."""
         for shown in self._shown.values():
-            shown.restarted()
+            shown.doubtful = True
 
-    def forget(self, ids: Iterable[int]) -> None:
-        """These have ended: whoever follows a queue for weeks must not remember all of its jobs."""
-        for job_id in ids:
-            self._shown.pop(job_id, None)
+    def forget(self, job_id: int) -> None:
+        """It has ended."""
+        self._shown.pop(job_id, None)
 
-    def new(self, entry: Entry) -> Entry | None:
-        """The part of an entry that was not shown."""
+    def is_new(self, entry: Entry) -> bool:
+        """Whether this was not shown yet."""
+        if not isinstance(entry, StateChange):
+            return True
         shown = self.of(entry.id)
-        match entry:
-            case LogText():
-                lines = entry.text.splitlines(keepends=True)
-                new = shown.lines.earlier(lines) if entry.earlier else shown.lines.live(lines)
-                return LogText(entry.id, "".join(new), len(new), entry.earlier) if new else None
-            case Emitted():
-                values = [(entry.number, entry.value)]
-                return entry if (shown.values.earlier(values) if entry.earlier else shown.values.live(values)) else None
-            case StateChange():
-                state = (entry.state, entry.attempt, entry.at)
-                known, shown.state = shown.state == state, state
-                return None if known else entry
-        return entry
+        state = entry.state, entry.attempt
+        known = shown.doubtful and shown.state == state
+        shown.state, shown.doubtful = state, False
+        return not known
 
 
 class Lines:
@@ -93,19 +81,20 @@ class Lines:
             click.echo(text, nl=False)
 
     def _lines(self, entry: Entry) -> Iterator[str]:
-        new = self._memory.new(entry)
-        match new:
+        if not self._memory.is_new(entry):
+            return
+        match entry:
             case LogText(job_id, text):
                 prefix = "" if self._alone else paint(f"{job_id} | ", dim=True)
                 yield from (f"{prefix}{clean(line, lines=True)}" for line in text.removesuffix("\n").split("\n"))
             case Emitted(job_id, value, number):
                 yield f"{job_id} = {number}: {clean(value)}"
             case Progress():
-                yield from self._progress(new)
+                yield from self._progress(entry)
             case StateChange():
-                if new.state != "running" and self._bars is not None:
-                    self._bars.drop(new.id)
-                yield _state_line(new)
+                if entry.state != "running" and self._bars is not None:
+                    self._bars.drop(entry.id)
+                yield _state_line(entry)
 
     def _progress(self, progress: Progress) -> Iterator[str]:
         if self._bars is not None:
@@ -125,7 +114,7 @@ class Documents:
 
     def show(self, message: News) -> None:
         """Print what is new in a message."""
-        documents = [_document(new) for entry in message.entries if (new := self._memory.new(entry)) is not None]
+        documents = [_document(entry) for entry in message.entries if self._memory.is_new(entry)]
         if message.skipped != _NOTHING:
             documents.insert(0, {"type": "skipped", **msgspec.structs.asdict(message.skipped)})
         if documents:
@@ -146,6 +135,8 @@ def _state_line(change: StateChange) -> str:
 
 def _document(entry: Entry) -> dict[str, Any]:
     fields = {"type": str(entry.__struct_config__.tag), **msgspec.structs.asdict(entry)}
+    for name in _INNER:
+        fields.pop(name, None)
     for name in ("result", "value"):
         if isinstance(fields.get(name), str):
             fields[name] = msgspec.Raw(fields[name].encode())

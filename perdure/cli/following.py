@@ -11,14 +11,15 @@ import click
 
 from perdure.cli.session import Session, reconnect
 from perdure.cli.text import clean, is_terminal, plural, size
-from perdure.errors import CallTimeout, DaemonUnreachable, PerdureError
+from perdure.errors import CallTimeout, DaemonUnreachable, TimeGivenIsOver
 from perdure.wire.control import JobEnd, LogPiece, ReadLog, WaitJobs
-from perdure.wire.streams import LogText
+from perdure.wire.heard import Heard, count_lines
+from perdure.wire.streams import Emitted, LogText
 
 if TYPE_CHECKING:
     from perdure.config.settings import Settings
     from perdure.wire.control import Subscribe
-    from perdure.wire.streams import News, Skipped
+    from perdure.wire.streams import Entry, News, Skipped
 
 #: How long a daemon may be away while it is waited through: a restart with a drain takes its drain limit.
 _AWAY_SECONDS = 60.0
@@ -26,31 +27,52 @@ _AWAY_SECONDS = 60.0
 _WAIT_SECONDS = 600.0
 
 
-class StillRunning(PerdureError):
-    """The jobs have not ended within the time given. They go on."""
-
-
 class Stream:
-    """The news of jobs, over restarts of the daemon: `for message in stream`; None says that it was restarted, and that
-    the stories so far are told again. `session` is the present one.
+    """The news of jobs, over restarts of the daemon: `for message in stream`; None says that it was restarted.
+
+    A daemon that was restarted tells the stories so far again: what of them was heard is left out here, and what is
+    missing between is fetched. `session` is the present one.
     """
 
     def __init__(self, session: Session, settings: Settings, request: Subscribe) -> None:
         self.session = session
         self._settings = settings
         self._request = request
+        self._heard: dict[int, Heard] = {}
+
+    def heard_of(self, job_id: int) -> Heard:
+        """How far we are with a job."""
+        return self._heard.setdefault(job_id, Heard())
+
+    def forget(self, job_id: int) -> None:
+        """It has ended."""
+        self._heard.pop(job_id, None)
 
     def __iter__(self) -> Iterator[News | None]:
         while True:
             try:
                 with self.session.subscription(self._request) as news:
-                    yield from news
+                    for message in news:
+                        message.entries = [new for entry in message.entries for new in self._new(entry)]
+                        yield message
                 return
             except DaemonUnreachable:
                 if not self.session.live:
                     raise
             self.session = _again(self.session, self._settings)
             yield None
+
+    def _new(self, entry: Entry) -> Iterator[Entry]:
+        if not isinstance(entry, LogText | Emitted):
+            yield entry
+            return
+        heard = self.heard_of(entry.id)
+        if isinstance(entry, LogText) and (gap := heard.gap(entry)) is not None:
+            for piece in _pieces(self.session, entry.id, *gap):
+                yield LogText(entry.id, piece.text, count_lines(piece.text.encode()), True, piece.offset)
+        new = heard.new(entry)
+        if new is not None:
+            yield new
 
 
 def print_log(session: Session, settings: Settings, job_id: int, *, follow: bool) -> Session:
@@ -69,11 +91,10 @@ def print_log(session: Session, settings: Settings, job_id: int, *, follow: bool
     return session
 
 
-def _pieces(session: Session, job_id: int) -> Iterator[LogPiece]:
-    """All of a job's log, as it is now."""
-    offset = 0
+def _pieces(session: Session, job_id: int, offset: int = 0, until: int | None = None) -> Iterator[LogPiece]:
+    """A job's log, as it is now."""
     while True:
-        piece: LogPiece = session.request(ReadLog(job_id, offset))
+        piece: LogPiece = session.request(ReadLog(job_id, offset, until))
         if not piece.text:
             return
         yield piece
@@ -81,45 +102,18 @@ def _pieces(session: Session, job_id: int) -> Iterator[LogPiece]:
 
 
 def _follow_log(session: Session, settings: Settings, job_id: int) -> Session:
-    from perdure.cli.overlap import Overlap
     from perdure.wire.control import Subscribe
 
     stream = Stream(session, settings, Subscribe([job_id], topics=["log"]))
-    overlap: Overlap[str] | None = None
+    stream.heard_of(job_id).end = 0  # of a large log, too, all is wanted
     for message in stream:
         if message is None:
-            if overlap is not None:
-                overlap.restarted()
             continue
         tell_skipped(message.skipped)
         for entry in message.entries:
             assert isinstance(entry, LogText)
-            if overlap is None:
-                overlap = Overlap()
-                if entry.earlier:
-                    overlap.live(_print_lines(_lines_before(stream.session, job_id, entry.text)))
-            lines = entry.text.splitlines(keepends=True)
-            _print_lines(overlap.earlier(lines) if entry.earlier else overlap.live(lines))
+            click.echo(clean(entry.text, lines=True), nl=False)
     return stream.session
-
-
-def _lines_before(session: Session, job_id: int, story: str) -> list[str]:
-    """What the log has before the story, which is only the end of a large one."""
-    from perdure.daemon.joblog import STORY_BYTES
-
-    log = "".join(piece.text for piece in _pieces(session, job_id)).encode()
-    begin = story.encode()
-    # A log may repeat itself: the right place is where its last STORY_BYTES begin, if it has not grown since.
-    place = log.find(begin, max(0, len(log) - STORY_BYTES))
-    if place < 0:
-        place = log.find(begin)
-    return log[: max(place, 0)].decode("utf-8", "replace").splitlines(keepends=True)
-
-
-def _print_lines(lines: Sequence[str]) -> Sequence[str]:
-    if lines:
-        click.echo(clean("".join(lines), lines=True), nl=False)
-    return lines
 
 
 def tell_skipped(skipped: Skipped) -> None:
@@ -148,7 +142,7 @@ def wait_for(
 ) -> tuple[list[JobEnd], Session]:
     """How these jobs ended, in the order of `ids`; and the session, see `print_log`.
 
-    Raises NotFound, and StillRunning when `seconds` (None: no limit) have passed.
+    Raises NotFound, and TimeGivenIsOver when `seconds` (None: no limit) have passed.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     while True:
@@ -165,7 +159,7 @@ def wait_for(
         else:
             by_id = {end.id: end for end in ends}
             return [by_id[job_id] for job_id in ids if job_id in by_id], session
-    raise StillRunning(
+    raise TimeGivenIsOver(
         f"{_names(ids)} not ended within the {seconds:g}s given; nothing was cancelled. Look with `perdure jobs`"
     )
 

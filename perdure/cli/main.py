@@ -44,7 +44,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "config": Entry("perdure.cli.config_cmd:config", "Check the configuration."),
         "doctor": Entry("perdure.cli.doctor_cmd:doctor", "Look for what is wrong with this installation."),
         "systemd": Entry("perdure.cli.systemd_cmd:systemd", "Print or install the systemd unit.", optional=True),
-        "bench": Entry("perdure.bench:bench", "Measure how fast this machine runs jobs.", optional=True),
+        "bench": Entry("perdure.bench.command:bench", "Measure how fast this machine runs jobs.", optional=True),
     },
 }
 

@@ -71,10 +71,14 @@ class RetryJobs(Struct, tag="retry"):
 
 
 class ReadLog(Struct, tag="log"):
-    """A piece of a job's output, from `offset` (bytes, over what the rotation has kept)."""
+    """A piece of a job's output, from `offset`: bytes of all that was ever written, also of what was rotated away.
+
+    `until`: nothing from this place on; None: to the end.
+    """
 
     id: int
     offset: int = 0
+    until: int | None = None
 
 
 class ListDead(Struct, tag="dead-list"):
@@ -200,7 +204,10 @@ class Reload(Struct, tag="reload"):
 
 
 class LogPiece(Struct):
-    """`text` starts at `offset`; read on at `next_offset`. `finished`: the job will write no more."""
+    """`text` starts at `offset`, which is larger than asked for where the log does not reach back so far.
+
+    Read on at `next_offset`. `finished`: the job will write no more.
+    """
 
     offset: int
     next_offset: int

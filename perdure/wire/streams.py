@@ -14,7 +14,7 @@ Topic = Literal["state", "progress", "log", "emit"]
 TOPICS: tuple[Topic, ...] = ("state", "progress", "log", "emit")
 
 
-class StateChange(Struct, tag="state", omit_defaults=True):
+class StateChange(Struct, tag="state", omit_defaults=True, gc=False):
     """A job is in another state, on disk. `at`: epoch milliseconds. `state` "dead": in the dead letters.
 
     `error` is "Type: message" of the attempt that ended; `result` the JSON text of a small result.
@@ -30,7 +30,7 @@ class StateChange(Struct, tag="state", omit_defaults=True):
     result: str | None = None
 
 
-class Progress(Struct, tag="progress", omit_defaults=True):
+class Progress(Struct, tag="progress", omit_defaults=True, gc=False):
     """How far a job is: `done` of `total` (None: nobody knows the total). A newer one takes the place of an older."""
 
     id: int
@@ -39,22 +39,33 @@ class Progress(Struct, tag="progress", omit_defaults=True):
     text: str | None = None
 
 
-class LogText(Struct, tag="log", omit_defaults=True):
-    """Whole lines of a job's output, `lines` of them. `earlier`: it was there before the subscription."""
+class LogText(Struct, tag="log", omit_defaults=True, gc=False):
+    """Whole lines of a job's output, `lines` of them. `earlier`: it was there before the subscription.
+
+    `start`: where it begins, in bytes of all that was ever written into the job's log; None: the disk would not take
+    it. `raw`: what stands there, where that is no valid UTF-8.
+    """
 
     id: int
     text: str
     lines: int
     earlier: bool = False
+    start: int | None = None
+    raw: bytes | None = None
 
 
-class Emitted(Struct, tag="emit", omit_defaults=True):
-    """A partial result: the `number`-th value (from 1) that this attempt has emitted, as JSON text."""
+class Emitted(Struct, tag="emit", omit_defaults=True, gc=False):
+    """A partial result: the `number`-th value (from 1) that this attempt has emitted, as JSON text.
+
+    `since`: when that attempt has emitted its first, epoch milliseconds; a job that was replayed counts anew.
+    """
 
     id: int
     value: str
     number: int
     earlier: bool = False
+    attempt: int = 0
+    since: int = 0
 
 
 class Skipped(Struct, omit_defaults=True):

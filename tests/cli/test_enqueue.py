@@ -84,6 +84,10 @@ def test_arguments_as_json_keep_every_digit(cli: Cli, queue: FakeQueue) -> None:
         (["enqueue", "hello", "--from", "x", "a=1"], "the arguments come from the file"),
         (["enqueue", "--from", "x", "--follow"], "for a single job"),
         (["enqueue", "hello", "--quue", "x"], "--queue"),
+        (["enqueue", "shell", "--json", "--", "ls"], "'--json' requires an argument"),
+        (["enqueue", "shell", "--queue", "--", "ls", "-l"], "'--queue' requires an argument"),
+        (["enqueue", "hello", "--payload-file="], "--payload-file: the path is empty"),
+        (["enqueue", "hello", "--payload-file", "", "--spool"], "--payload-file: the path is empty"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(cli: Cli, queue: FakeQueue, arguments: list[str], words: str) -> None:
@@ -154,6 +158,17 @@ def test_unknown_kind_is_told_to_a_person(cli: Cli, queue: FakeQueue) -> None:
     assert err == "no handler named helo is loaded; the job waits (parked) until one is. Did you mean hello?\n"
     assert "Did you mean" not in unknown_kind("quite-else", ["hello"])
     assert "daemon.builtin_kinds" in unknown_kind("http.request", ["hello"])
+
+
+@pytest.mark.parametrize("option", ["--wait", "--follow"])
+def test_scripts_that_wait_are_told_why(cli: Cli, queue: FakeQueue, option: str) -> None:
+    """They would wait for ever, in silence, for a job that nobody runs."""
+    queue.news = [[News(1, [], ended=True)]]
+    code, out, err = cli("enqueue", "helo", option)
+    assert (code, out) == (0, "1\n")
+    assert err == (
+        "perdure: no handler named helo is loaded; the job waits (parked) until one is. Did you mean hello?\n"
+    )
 
 
 def test_scripts_are_not_asked_for_kinds(cli: Cli, queue: FakeQueue) -> None:

@@ -6,12 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from perdure.cli import following, session
 from perdure.cli.bars import progress_text
-from perdure.cli.overlap import Overlap
 from perdure.errors import ChannelClosed, DaemonStopping, DaemonUnreachable
 from perdure.wire import control
 from perdure.wire.streams import Emitted, Entry, LogText, News, Progress, Skipped, StateChange
@@ -128,13 +125,18 @@ def test_follow_outlasts_a_restart(cli: Cli, queue: FakeQueue, restarted: None) 
     """The daemon tells the story again; a person has read most of it."""
     queue.news = [
         [
-            news(state(7, "running"), LogText(7, "a\nb\n", 2), Emitted(7, "1", 1)),
+            news(state(7, "running"), LogText(7, "a\nb\n", 2, start=0), Emitted(7, "1", 1, attempt=1)),
             DaemonStopping(),
         ],
         [
-            news(state(7, "running", 2), LogText(7, "a\nb\n--- attempt 2\n", 3, True)),
-            news(LogText(7, "a\n", 1, True), Emitted(7, "1", 1, True), Emitted(7, "1", 1, True)),
-            news(LogText(7, "a\n", 1), state(7, "completed", 2), ended=True),
+            news(state(7, "running"), LogText(7, "a\nb\nnever told\n--- attempt 2\n", 4, True, 0)),
+            news(LogText(7, "a\n", 1, True, 29), Emitted(7, "1", 1, True, 2), Emitted(7, "1", 2, True, 2)),
+            news(LogText(7, "a\n", 1, start=31), state(7, "running", 2)),
+            ChannelClosed(),
+        ],
+        [
+            news(state(7, "available", 2), LogText(7, "a\na\n", 2, True, 29), Emitted(7, "1", 2, True, 2)),
+            news(state(7, "available", 2), state(7, "completed", 2), ended=True),
         ],
     ]
     code, out, _ = cli("follow", "7")
@@ -144,13 +146,31 @@ def test_follow_outlasts_a_restart(cli: Cli, queue: FakeQueue, restarted: None) 
         "a",
         "b",
         "7 = 1: 1",
-        "7 mail running, attempt 2",
+        "never told",
         "--- attempt 2",
         "a",
         "7 = 1: 1",
+        "7 = 2: 1",
         "a",
+        "7 mail running, attempt 2",
+        "7 mail available",
+        "7 mail available",
         "7 mail completed",
     ]
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_a_state_is_not_told_again(cli: Cli, queue: FakeQueue, restarted: None, as_json: list[str]) -> None:
+    """A restarted daemon begins with the state of the job, and knows the time of it from other columns."""
+    queue.news = [
+        [news(StateChange(7, "available", 9, "mail")), ChannelClosed()],
+        [news(StateChange(7, "available", 5, "mail")), ChannelClosed()],
+        [news(StateChange(7, "completed", 5, "mail"), ended=True)],
+    ]
+    out = cli("follow", "7", *as_json).out.splitlines()
+    assert len(out) == 2
+    assert "available" in out[0]
+    assert "completed" in out[1]
 
 
 def test_no_daemon_any_more(cli: Cli, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,17 +186,23 @@ def test_no_daemon_any_more(cli: Cli, queue: FakeQueue, monkeypatch: pytest.Monk
 
 def test_logs_prints_what_is_before_the_story(cli: Cli, queue: FakeQueue, restarted: None) -> None:
     """The story is only the end of a large log. After a restart each line is still printed once."""
-    log = [f"line {number}\n" for number in range(100)]
-    pieces = {
-        0: control.LogPiece(0, 500, "".join(log[:50]), False),
-        500: control.LogPiece(500, 999, "".join(log[50:]), False),
-    }
-    queue.answers[control.ReadLog] = lambda request: pieces.get(request.offset, control.LogPiece(999, 999, "", False))
+    log = [f"line {number:02}\n" for number in range(100)]
+
+    def read(request: control.ReadLog) -> control.LogPiece:
+        end = min(request.offset + 160, 800 if request.until is None else request.until)
+        text = "".join(log)[request.offset : end]
+        return control.LogPiece(request.offset, request.offset + len(text), text, False)
+
+    def story(first: int, last: int) -> LogText:
+        return LogText(1, "".join(log[first:last]), last - first, True, 8 * first)
+
+    queue.answers[control.ReadLog] = read
     queue.news = [
-        [news(LogText(1, "".join(log[60:90]), 30, True), LogText(1, "".join(log[90:]), 10, True)), ChannelClosed()],
+        [news(story(40, 50), story(50, 60)), ChannelClosed()],
+        [news(story(55, 70)), ChannelClosed()],
         [
-            news(LogText(1, "".join(log[80:]), 20, True)),
-            news(LogText(1, "new\n", 1), skipped=Skipped(lines=1)),
+            news(story(90, 100)),
+            news(LogText(1, "new\n", 1, start=800), skipped=Skipped(lines=1)),
             news(ended=True),
         ],
     ]
@@ -184,30 +210,3 @@ def test_logs_prints_what_is_before_the_story(cli: Cli, queue: FakeQueue, restar
     assert code == 0
     assert out == "".join(log) + "new\n"
     assert err == "(1 log line skipped)\n"
-
-
-# --- what was shown already
-
-WORDS = st.lists(st.sampled_from("abc"), max_size=12)
-
-
-@given(WORDS, WORDS, st.lists(st.integers(1, 4), max_size=8))
-def test_a_whole_story_is_never_shown_twice(before: list[str], after: list[str], cuts: list[int]) -> None:
-    """However the story is cut into pieces: where it begins at the beginning, what is new is exactly what is new."""
-    overlap: Overlap[str] = Overlap()
-    assert overlap.live(before) == before
-    overlap.restarted()
-    story, got = before + after, []
-    for length in (*cuts, 99):
-        piece, story = story[:length], story[length:]
-        if piece:
-            got += overlap.earlier(piece)
-    assert got == after
-
-
-def test_a_story_with_nothing_in_common() -> None:
-    """Lines went by unseen, so the end of what was shown is not to be found: better twice than never."""
-    overlap: Overlap[str] = Overlap()
-    overlap.live(["a", "b"])
-    overlap.restarted()
-    assert overlap.earlier(["x", "y"]) == ["x", "y"]

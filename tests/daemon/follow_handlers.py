@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -45,3 +47,16 @@ def failing(ctx: Context) -> None:
     """Say something, then fail for good."""
     print("about to fail")
     raise Permanent("on purpose")
+
+
+@job("dying")
+def dying(ctx: Context, gate: str, deaths: int) -> None:
+    """Kills its worker, so many times, with words that nobody has heard. Then it waits for the gate."""
+    print("the same words")
+    ctx.emit(f"value of attempt {ctx.attempt}")
+    print(f"last words of attempt {ctx.attempt}")
+    if ctx.attempt <= deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    while not Path(gate).exists():
+        time.sleep(0.002)
+    print("the same words")

@@ -14,6 +14,7 @@ import pytest
 
 from perdure.adapters import kin
 from perdure.client import Client
+from perdure.daemon.strays import queue_mark
 from tests.daemon.e2e import QUICK, await_executing, dead_letter, end_of, kill, make_daemon, query, running, workers_of
 from tests.support.daemon import Daemon
 from tests.support.wait import wait_until
@@ -41,7 +42,8 @@ def client(daemon: Daemon) -> Iterator[Client]:
 def strays(daemon: Daemon) -> list[str]:
     """Processes that commands of this daemon's jobs have started."""
     (store_id,) = query(daemon.folder, "SELECT store_id FROM identity")[0]
-    return [str(one) for one in kin.everybody() if f"PERDURE_OWNER={store_id}/".encode() in one.environ]
+    mark = f"PERDURE_OWNER={queue_mark(store_id, daemon.folder / 'perdure.db')}/"
+    return [str(one) for one in kin.everybody() if mark.encode() in one.environ]
 
 
 def enqueue(client: Client, folder: Path, *argv: str, **options: object) -> int:

@@ -222,7 +222,7 @@ def test_a_killed_worker_leaves_nothing_in_the_spool(tmp_path: Path) -> None:
     with running(tmp_path, handlers=HANDLERS) as daemon, daemon.client() as client:
         there = tmp_path / "there"
         job_id = client.enqueue_sync("write", {"size": 100_000, "wait_at": str(there)}, max_interruptions=1).id
-        wait_until(there.exists, 20)
+        wait_until(lambda: there.exists() and there.read_text(), 20)
         assert len(spool(daemon)) == 1
         kill(int(there.read_text()))
         assert dead_letter(client, job_id).reason == "interruptions"

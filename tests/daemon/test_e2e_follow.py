@@ -241,8 +241,22 @@ def test_follow_as_json(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         objects = [json.loads(line) for line in done.stdout.splitlines()]
         assert [one["type"] for one in objects] == ["log", "emit", "state"]
-        assert objects[0] == {"type": "log", "id": job, "text": "line 1 of attempt 1\n", "lines": 1, "earlier": True}
-        assert objects[1] == {"type": "emit", "id": job, "value": {"step": 1}, "number": 1, "earlier": True}
+        assert objects[0] == {
+            "type": "log",
+            "id": job,
+            "text": "line 1 of attempt 1\n",
+            "lines": 1,
+            "earlier": True,
+            "start": 0,
+        }
+        assert objects[1] == {
+            "type": "emit",
+            "id": job,
+            "value": {"step": 1},
+            "number": 1,
+            "earlier": True,
+            "attempt": 1,
+        }
         assert (objects[2]["state"], objects[2]["result"], objects[2]["error"]) == ("completed", "told", None)
 
 
@@ -268,6 +282,41 @@ def test_a_restart_of_the_daemon_is_outlasted(tmp_path: Path, words: tuple[str, 
         assert lines[0] == "line 1 of attempt 1"
         assert [line[:6] for line in lines[1:]] == ["line 1", "line 2", "line 3"]
         assert len(lines) == 4
+    finally:
+        daemon.close()
+
+
+@pytest.mark.parametrize("words", [("logs", "-f"), ("follow", "--topic", "log", "--topic", "emit", "--topic", "state")])
+def test_workers_and_daemon_are_killed(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """What a worker had written down and not told when it was killed is told, and nothing is told twice."""
+    daemon = make_daemon(tmp_path, QUICK, handlers=HANDLERS)
+    try:
+        daemon.start()
+        with daemon.client() as client:
+            job = client.enqueue_sync(
+                "dying", {"gate": str(tmp_path / "gate"), "deaths": 2}, max_interruptions=9, delay="1h"
+            ).id
+            command = Command(daemon, *words, str(job))
+            wait_until(lambda: _subscribers(daemon, 1), 10, "the subscription")
+            client.retry_sync(job)
+            command.await_out("last words of attempt 3")
+            for attempt in (4, 5):
+                daemon.kill()
+                daemon.start()
+                command.await_out(f"last words of attempt {attempt}")
+            (tmp_path / "gate").touch()
+            assert command.end() == 0
+            log = daemon.command("logs", str(job)).stdout.splitlines()
+        assert sum(line == "the same words" for line in log) == 6
+        shown = [line for line in command.out.splitlines() if not line.startswith(f"{job} ")]
+        assert shown == log
+        if words[0] == "follow":
+            rest = [line for line in command.out.splitlines() if line.startswith(f"{job} ")]
+            values = [f'{job} = 1: "value of attempt {attempt}"' for attempt in range(1, 6)]
+            assert [line for line in rest if "=" in line] == values
+            states = [line.partition(":")[0].removeprefix(f"{job} dying ") for line in rest if "=" not in line]
+            lives = [state for attempt in range(1, 6) for state in ("available", f"running, attempt {attempt}")]
+            assert states == ["scheduled", *lives, "completed"]
     finally:
         daemon.close()
 

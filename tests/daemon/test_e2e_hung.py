@@ -13,7 +13,6 @@ from perdure.wire.data import JobSpec
 from tests.daemon.e2e import (
     QUICK,
     await_executing,
-    await_rest,
     dead_letter,
     end_of,
     errors_of,
@@ -36,15 +35,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Two workers that hang often."""
     with running(tmp_path_factory.mktemp("hung"), SETTINGS) as one:
         yield one
-
-
-@pytest.fixture
-def client(daemon: Daemon) -> Iterator[Client]:
-    """A client of an idle daemon."""
-    await_rest(daemon)
-    with daemon.client() as one:
-        yield one
-    await_rest(daemon)
 
 
 @pytest.mark.parametrize("kind", ["hold_gil", "hold_lock", "swallow", "block_loop"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from perdure.wire.data import JobSpec
-from tests.daemon.e2e import QUICK, await_rest, end_of, make_daemon, query, running, workers_of
+from tests.daemon.e2e import QUICK, await_rest, end_of, query, running, workers_of
 from tests.support.daemon import Daemon
 from tests.support.wait import wait_until
 
@@ -116,22 +116,16 @@ def with_timeout(client: object, job_id: int) -> None:
 
 def test_finished_jobs_and_their_logs_are_pruned(tmp_path: Path) -> None:
     """The file and the folder of logs would grow for ever; dead letters must stay."""
-    daemon = make_daemon(tmp_path, QUICK + "[store]\nretention_count = 10\n")
     logs = tmp_path / "perdure.db.d" / "logs" / "0"
-    try:
-        daemon.start()
-        with daemon.client() as client:
-            dead = client.enqueue_sync("fail", {"permanent": True})
-            jobs = client.enqueue_many_sync([JobSpec("speak") for _ in range(40)])
-            client.wait_sync([dead.id, *(job.id for job in jobs)], 20)
-            assert len(list(logs.glob("*.log"))) >= 40
-            wait_until(lambda: client.status_sync().counts.get("completed", 0) == 10, 20, "the old ones to go")
-            wait_until(
-                lambda: len([p for p in logs.glob("*.log") if int(p.stem) != dead.id]) == 10, 10, "their logs to go"
-            )
-            assert sum(client.get_sync(job.id) is not None for job in jobs) == 10
-            assert client.dead_get_sync(dead.id) is not None
-        assert daemon.stop() == 0
-        assert query(tmp_path, "SELECT count(*) FROM jobs") == [(10,)]
-    finally:
-        daemon.close()
+    with running(tmp_path) as daemon, daemon.client() as client:
+        dead = client.enqueue_sync("fail", {"permanent": True})
+        jobs = client.enqueue_many_sync([JobSpec("speak") for _ in range(40)])
+        client.wait_sync([dead.id, *(job.id for job in jobs)], 20)
+        assert len(list(logs.glob("*.log"))) >= 40
+    # It prunes a second after its start, and then no sooner than a minute later: what is to go must be there.
+    with running(tmp_path, QUICK + "[store]\nretention_count = 10\n") as daemon, daemon.client() as client:
+        wait_until(lambda: client.status_sync().counts.get("completed", 0) == 10, 20, "the old ones to go")
+        wait_until(lambda: len([p for p in logs.glob("*.log") if int(p.stem) != dead.id]) == 10, 10, "their logs to go")
+        assert sum(client.get_sync(job.id) is not None for job in jobs) == 10
+        assert client.dead_get_sync(dead.id) is not None
+    assert query(tmp_path, "SELECT count(*) FROM jobs") == [(10,)]

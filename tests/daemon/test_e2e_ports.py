@@ -152,7 +152,8 @@ def test_the_command_gives_up_or_has_nowhere_to_write(daemon: Daemon, client: Cl
     """It would blame the daemon for a job without a port, or use up a port without being able to say what came."""
     later = client.enqueue_sync("never", {"seconds": 0.1}, delay="1h").id
     late = daemon.command("attach", str(later), "--timeout", "200ms")
-    assert (late.returncode, late.stdout) == (3, "")
+    assert (late.returncode, late.stdout) == (1, "")
+    assert daemon.command("wait", str(later), "--timeout", "200ms").returncode == 1
     assert f"job {later} has opened no port within the time given" in late.stderr
     nowhere = ["sh", "-c", f"exec '{sys.executable}' -m perdure attach {later} >&-"]
     refused = subprocess.run(nowhere, cwd=daemon.folder, env=daemon.environ, capture_output=True, text=True, timeout=30)

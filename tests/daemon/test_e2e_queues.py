@@ -51,6 +51,14 @@ def client(daemon: Daemon) -> Iterator[Client]:
             one.cancel_sync([view.id])
 
 
+def start_filled(daemon: Daemon, queue: str, jobs: int) -> None:
+    """Start it, with so many jobs that wait in a paused queue."""
+    daemon.start()
+    with daemon.client() as client:
+        client.pause_sync(queue)
+        client.enqueue_many_sync([JobSpec("noop", queue=queue)] * jobs)
+
+
 def waiting(client: Client, queue: str | None = None) -> list[JobView]:
     """The jobs that wait, newest first."""
     states = ["available", "scheduled", "retryable", "parked"]
@@ -271,10 +279,7 @@ def test_a_stop_tells_those_who_wait(tmp_path: Path) -> None:
     """A producer would hang until the daemon is gone, and not know whether its job is in."""
     daemon = make_daemon(tmp_path, QUICK + LIMITS)
     try:
-        daemon.start()
-        with daemon.client() as client:
-            client.pause_sync("block")
-            client.enqueue_many_sync([JobSpec("noop", queue="block")] * 2)
+        start_filled(daemon, "block", 2)
 
         async def wait_and_stop() -> None:
             async with daemon.client() as other:
@@ -366,10 +371,7 @@ def test_a_restart_keeps_limits(tmp_path: Path) -> None:
     """After a restart a full queue would take as many jobs again."""
     daemon = make_daemon(tmp_path, QUICK + LIMITS)
     try:
-        daemon.start()
-        with daemon.client() as client:
-            client.pause_sync("refuse")
-            client.enqueue_many_sync([JobSpec("noop", queue="refuse")] * 8)
+        start_filled(daemon, "refuse", 8)
         daemon.kill()
         daemon.start()
         with daemon.client() as client:

@@ -120,11 +120,11 @@ def test_deploys_burn_no_attempt(tmp_path: Path) -> None:
         with daemon.client() as client:
             job = client.enqueue_sync("work", {"file": str(file), "seconds": 60}, max_attempts=1, max_interruptions=1)
             other = client.enqueue_sync("awork", {"seconds": 60}, max_attempts=1, max_interruptions=1)
-        for _ in range(4):
+        for _ in range(3):
             await_executing(daemon, job.id, other.id)
             assert daemon.stop() == 0
             daemon.start()
-        assert file.read_text().count("begun") >= 4
+        assert file.read_text().count("begun") >= 3
         with daemon.client() as client:
             view = client.get_sync(job.id)
             assert view is not None

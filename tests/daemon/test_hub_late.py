@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perdure.daemon.joblog import log_path
-from perdure.wire.streams import LogText, Progress, StateChange
+import pytest
+
+from perdure.daemon.joblog import log_path, values_path
+from perdure.wire.streams import Emitted, LogText, Progress, StateChange
 from perdure.wire.work import Follow
 from tests.daemon.hub_rig import HubRig, line
 
@@ -91,6 +93,60 @@ async def test_a_story_that_never_comes_is_read_from_the_files(tmp_path: Path) -
         await listener.end()
         assert listener.words == ["running", "a\n", "completed"], end
         rig.assert_nothing_left()
+
+
+@pytest.mark.parametrize("next_worker", [None, 2])
+async def test_what_a_killed_worker_had_written_down_is_told(tmp_path: Path, next_worker: int | None) -> None:
+    """Its last lines would be missing; or the lines before them would come again with the story."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    listener = await rig.follow(1)
+    rig.run(1)
+    rig.tell(1, LogText(1, "a\n", 1, start=0), Emitted(1, "1", 1, attempt=1, since=5))
+    path = log_path(tmp_path, 1)
+    path.parent.mkdir(parents=True)
+    path.write_text("a\nb\n")
+    values_path(tmp_path, 1).write_text("[1,1,1,5]\n[2,2,1,5]\n")
+    rig.holding[1].clear()
+    rig.hub.worker_gone(1)
+    lost = ["b\n", "value 2"]
+    if next_worker is None:
+        await listener.hear("available", "running", "a\n", "value 1", *lost)
+        path.write_text("a\nb\n--- attempt 2\n")
+    states = ["running"]
+    rig.run(1, worker=2, attempt=2)
+    if next_worker == 2:  # before the files were read
+        assert rig.workers[2].heard == [Follow([1], [1])]
+        rig.tell(2, LogText(1, "never told live\n", 1, start=4))
+        rig.tell(
+            2,
+            LogText(1, "a\nb\n", 2, True, 0),
+            Emitted(1, "1", 1, True, 1, 5),
+            Emitted(1, "2", 2, True, 1, 5),
+            LogText(1, "", 0, True),
+        )
+    rig.tell(2, LogText(1, "c\n", 1, start=18))
+    rig.complete(1)
+    await listener.end()
+    told = [*lost, *states] if next_worker is None else [*states, *lost]
+    assert listener.words == ["available", "running", "a\n", "value 1", *told, "c\n", "completed"]
+    rig.assert_nothing_left()
+
+
+async def test_a_worker_that_has_let_go_of_a_job_may_die(tmp_path: Path) -> None:
+    """Another one tells it by now: reading its files would tear a hole into what that one tells."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    listener = await rig.follow(1)
+    rig.run(1)
+    rig.holding[1].clear()
+    rig.hub.returned([1])
+    rig.run(1, worker=2, attempt=2)
+    rig.hub.worker_gone(1)
+    rig.tell(2, LogText(1, "a\n", 1, start=0))
+    rig.complete(1)
+    await listener.end()
+    assert listener.words == ["available", "running", "running", "a\n", "completed"]
 
 
 async def test_what_happens_while_a_job_is_looked_for(tmp_path: Path) -> None:

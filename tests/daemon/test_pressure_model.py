@@ -223,4 +223,4 @@ class World(RuleBasedStateMachine):
 class TestPressure(World.TestCase):  # type: ignore[misc, valid-type]  # made by hypothesis
     """Somebody would be let in where there is no room, wait where there is, or be overtaken."""
 
-    settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from perdure.adapters import kin
 from perdure.daemon import fleet
 from perdure.daemon.fleet import Fleet
-from perdure.daemon.strays import end_strays_of_earlier_runs, end_strays_of_worker
+from perdure.daemon.strays import end_strays_of_earlier_runs, end_strays_of_worker, queue_mark
 from tests.support.wait import wait_until
 
 STORE = f"store{os.getpid()}"
@@ -53,6 +55,18 @@ def test_only_jobs_that_were_executed_count(start: Start) -> None:
     assert told == [f"pid {executed.pid} (sleep 1000)"]
     assert executed.wait(5) == -9
     assert [one.poll() for one in (other_job, earlier_attempt, other_store)] == [None, None, None]
+
+
+def test_a_copy_of_the_queue_is_another_one(start: Start, tmp_path: Path) -> None:
+    """A daemon on a copy of the state folder, made to try something, would end the commands of the real one."""
+    original, copied = tmp_path / "original.db", tmp_path / "copy.db"
+    original.write_bytes(b"the same")
+    shutil.copy2(original, copied)
+    command = start(f"{queue_mark(STORE, original)}/1/1", 5)
+    assert end_strays_of_earlier_runs(queue_mark(STORE, copied), {(5, 1)}) == []
+    assert command.poll() is None
+    moved = original.rename(tmp_path / "moved.db")
+    assert len(end_strays_of_earlier_runs(queue_mark(STORE, moved), {(5, 1)})) == 1
 
 
 def test_without_evidence_all_of_this_queue_count(start: Start) -> None:
@@ -103,7 +117,7 @@ async def test_a_look_that_hangs_holds_up_no_job(monkeypatch: pytest.MonkeyPatch
     buried: list[object] = []
     some_fleet: Any = object.__new__(Fleet)
     some_fleet.links, some_fleet._loading, some_fleet._nursery = {}, set(), None
-    some_fleet._store_id, some_fleet._run_id = STORE, 1
+    some_fleet._queue_mark, some_fleet._run_id = STORE, 1
     some_fleet._bury = lambda link, ended: buried.append(link)
     link: Any = SimpleNamespace(id=1, pid=os.getpid(), page=page)
     try:

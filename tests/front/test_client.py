@@ -40,6 +40,21 @@ async def test_enqueue(daemon: DaemonDouble, client: Client) -> None:
     assert daemon.got == [control.Enqueue([JobSpec("k", '{"path":"a"}', delay_ms=1_000, unique="u")])]
 
 
+async def test_a_job_that_is_made_already(daemon: DaemonDouble, client: Client) -> None:
+    """`handler.enqueue` checks the arguments and makes the job; what is said twice has no meaning."""
+    daemon.answer = place
+    job, before = JobSpec("mail", "{}", queue="q"), JobSpec("mail", "{}", queue="q")
+    async with client:
+        await client.enqueue(job, blob=b"123")
+    assert job == before
+    assert client.enqueue_sync(job).id > 0
+    assert [(request.jobs[0].queue, request.jobs[0].blob_fd) for request in daemon.got] == [("q", 0), ("q", None)]
+    with pytest.raises(InvalidOption, match="give it alone"):
+        client.enqueue_sync(job, {"to": "me"})
+    with pytest.raises(InvalidOption, match="give it alone"):
+        client.enqueue_sync(job, priority=3)
+
+
 def test_enqueue_sync(daemon: DaemonDouble, client: Client) -> None:
     """A script without an event loop could not enqueue."""
     assert client.enqueue_sync("k", strict=True) == Enqueued(1)

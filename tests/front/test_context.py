@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -45,6 +49,22 @@ def test_log_lines_of_a_test_are_seen(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "perdure.test"):
         Context.for_test().log.bind(path="a.md").info("split", passages=3)
     assert caplog.messages == ["split path='a.md' passages=3"]
+
+
+def test_progress_is_a_number() -> None:
+    """Bars would be drawn backwards, or a follower's JSON be no JSON."""
+    ctx = Context.for_test()
+    for amounts in ((0, 0), (3, 2), (0.5, None), (Decimal(1), Fraction(3, 2)), (2**60, 2**61)):
+        ctx.progress(*amounts)
+    assert len(ctx._with_desk().progressed) == 5  # type: ignore[attr-defined]
+    wrong: list[Any] = [-1, -0.1, math.nan, math.inf, 10**400, "5", b"5", None, [1]]
+    for amount in wrong:
+        with pytest.raises(ValueError, match="progress: done must be a number, 0 or more"):
+            ctx.progress(amount, 1)
+        if amount is not None:
+            with pytest.raises(ValueError, match="progress: total must be a number, 0 or more"):
+                ctx.progress(1, amount)
+    assert len(ctx._with_desk().progressed) == 5  # type: ignore[attr-defined]
 
 
 class Rows:

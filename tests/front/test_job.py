@@ -17,17 +17,25 @@ from perdure.wire.data import Enqueued, JobSpec
 
 
 class Recorder:
-    """Stands for the client: keeps what would be sent."""
+    """Stands for the client: keeps what would be sent, and what else is said with it."""
 
     def __init__(self) -> None:
         self.sent: list[JobSpec] = []
+        self.said: list[dict[str, Any]] = []
 
-    async def enqueue_many(self, jobs: Iterable[JobSpec]) -> list[Enqueued]:
-        return self.enqueue_many_sync(jobs)
+    async def enqueue(self, job: JobSpec, **said: Any) -> Enqueued:
+        return self.enqueue_sync(job, **said)
 
-    def enqueue_many_sync(self, jobs: Iterable[JobSpec]) -> list[Enqueued]:
+    def enqueue_sync(self, job: JobSpec, **said: Any) -> Enqueued:
+        return self.enqueue_many_sync([job], **said)[0]
+
+    async def enqueue_many(self, jobs: Iterable[JobSpec], **said: Any) -> list[Enqueued]:
+        return self.enqueue_many_sync(jobs, **said)
+
+    def enqueue_many_sync(self, jobs: Iterable[JobSpec], **said: Any) -> list[Enqueued]:
         new = list(jobs)
         self.sent += new
+        self.said.append(said)
         return [Enqueued(number) for number, _ in enumerate(new, len(self.sent))]
 
 
@@ -125,6 +133,20 @@ async def test_enqueue_takes_arguments_and_options_together(client: Recorder) ->
     assert placed == Enqueued(1)
     assert client.sent == [JobSpec("documents.ingest", '{"path":"a"}', delay_ms=600_000, unique="a.md")]
     assert declared.enqueue_sync(path="b") == Enqueued(2)
+
+
+async def test_payload_and_patience(client: Recorder) -> None:
+    """Who enqueues by the handler could give it no file, and could not wait for room."""
+    declared = make()
+    await declared.enqueue(path="a", blob=b"123", patience="10m")
+    declared.options(blob="/a/file", spool=True, delay=1).enqueue_sync(path="b")
+    declared.options(patience=0).enqueue_many_sync([{"path": "c"}])
+    assert client.said == [{"blob": b"123", "patience": "10m"}, {"blob": "/a/file", "spool": True}, {"patience": 0}]
+    assert [spec.args for spec in client.sent] == ['{"path":"a"}', '{"path":"b"}', '{"path":"c"}']
+    with pytest.raises(InvalidOption, match="a payload belongs to one job"):
+        await declared.options(blob=b"1").enqueue_many([{"path": "d"}])
+    job("load")(lambda blob: None).enqueue_sync(blob="an argument")
+    assert (client.sent[-1].args, client.said[-1]) == ('{"blob":"an argument"}', {})
 
 
 async def test_many_at_once(client: Recorder) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,9 @@ def test_what_is_no_payload_is_refused(tmp_path: Path) -> None:
                 prepare(source, spool)
     with pytest.raises(InvalidOption, match="spool"):
         prepare(None, spool=True)
+    for spool in (False, True):
+        with pytest.raises(InvalidOption, match="blob: the path is empty"):
+            prepare("", spool)
 
 
 def test_results_are_what_the_handler_returned(tmp_path: Path) -> None:
@@ -114,3 +118,39 @@ def test_results_are_what_the_handler_returned(tmp_path: Path) -> None:
     assert result_value(ResultView(blob=Blob(8, "", json=True)), fds()) == {"a": 1}
     with result_file(ResultView("[1]"), []) as file:
         assert file.read() == b"[1]"
+
+
+async def test_a_result_that_nobody_waits_for_any_more_is_closed(tmp_path: Path) -> None:
+    """A client that is cancelled, before the thread reads or while it does, would keep a descriptor for ever."""
+    (tmp_path / "data").write_bytes(b"12345")
+    loop = asyncio.get_running_loop()
+    over, begun = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as one:
+        loop.set_default_executor(one)
+        view = ResultView(blob=Blob(5, ""))
+
+        def ask() -> tuple[int, asyncio.Future[object]]:
+            fd = os.open(tmp_path / "data", os.O_RDONLY)
+            return fd, asyncio.ensure_future(payload.result_value_beside(view, [fd]))
+
+        fd, asking = ask()
+        assert await asking == b"12345"
+        assert not _is_open(fd)
+        blocking = loop.run_in_executor(None, lambda: (begun.set(), over.wait()))
+        await async_wait_until(begun.is_set)
+        fd, asking = ask()
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert not _is_open(fd)
+        over.set()
+        await blocking
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

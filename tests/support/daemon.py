@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -110,10 +110,9 @@ class Daemon:
 
     def left_behind(self, seconds: float = 5.0) -> list[str]:
         """What is still there of it some time after its end: a process that was killed takes a moment to go."""
-        deadline = time.monotonic() + seconds
-        while (pids := self.processes()) and time.monotonic() < deadline:
-            os.sched_yield()
-        return [f"{pid}: {_command_line(pid)}" for pid in pids]
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not self.processes(), seconds)
+        return [f"{pid}: {_command_line(pid)}" for pid in self.processes()]
 
     def _is_marked(self, entry: Path) -> bool:
         try:

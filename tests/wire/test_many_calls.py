@@ -138,7 +138,7 @@ def left_over() -> list[object]:
 
 
 @pytest.mark.parametrize(
-    "calls", [20_000, pytest.param(1_000_000, marks=[pytest.mark.channels_long, pytest.mark.limit(1_800)])]
+    "calls", [10_000, pytest.param(1_000_000, marks=[pytest.mark.channels_long, pytest.mark.limit(1_800)])]
 )
 def test_many_calls_leave_nothing_behind(run: Run, path: Path, calls: int) -> None:
     """Time-outs, cancels and disconnects at any moment would leak pending calls, tasks, timers or descriptors."""

@@ -82,7 +82,7 @@ class _Later:
     """An awaitable that is no coroutine."""
 
     def __await__(self) -> Generator[Any, None, str]:
-        yield from asyncio.sleep(0.001).__await__()
+        yield from asyncio.sleep(0).__await__()
         return "later"
 
 

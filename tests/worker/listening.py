@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from perdure.daemon.joblog import log_path, rotated_path, values_path
+from perdure.daemon.joblog import log_path, values_path
+from perdure.daemon.log_position import rotated_path
 from perdure.wire.streams import Emitted, LogText, Progress, WorkerEntry
 from perdure.wire.work import Done, Told
 from tests.worker.rig import Worker
@@ -72,7 +73,7 @@ def kept_values(worker: Worker, job_id: int) -> list[list[object]]:
     """The rotated and the present file of its values together: pairs of number and value."""
     path = values_path(worker.logs, job_id)
     files = [one.read_text() for one in (rotated_path(path), path) if one.exists()]
-    return [msgspec.json.decode(line) for line in "".join(files).splitlines()]
+    return [msgspec.json.decode(line)[:2] for line in "".join(files).splitlines()]
 
 
 class Orders:

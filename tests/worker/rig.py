@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import msgspec
+import pytest
 
 from perdure.daemon.joblog import log_path
 from perdure.daemon.process_control import become_subreaper
@@ -43,6 +44,8 @@ from tests.support.wait import wait_until
 ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = "tests.worker.sample_handlers"
 DEADLINE = 10.0
+#: A test of handlers of which there are two: `name`, and `aname` in the loop.
+BOTH = pytest.mark.parametrize("lane", ["", "a"], ids=["sync", "async"])
 
 
 def job_row(job_id: int, kind: str, args: object = None, *, timeout_ms: int | None = None, attempt: int = 1) -> JobRow:

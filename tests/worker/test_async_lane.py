@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from perdure.wire.work import Stop
 from tests.support.wait import wait_until
 from tests.worker.rig import Rig, Worker, job_row
 
-
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A nursery with the handlers of this page."""
-    with Rig(tmp_path_factory.mktemp("lane")) as loaded:
-        kinds = loaded.load("tests.worker.lane_handlers", "tests.worker.sample_handlers")
-        assert isinstance(kinds, list), kinds
-        yield loaded
+#: For the fixture `rig`.
+MODULES = ("tests.worker.lane_handlers", "tests.worker.sample_handlers")
 
 
 @pytest.mark.parametrize("wait", [False, True], ids=["at once", "waiting"])

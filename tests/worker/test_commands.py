@@ -16,16 +16,9 @@ from tests.support.wait import wait_until
 from tests.worker.rig import Rig, Worker, job_row
 
 OWNER = f"store-{os.getpid()}/7/1"
+#: For the fixture `rig`: handlers that run commands.
+MODULES = ("tests.worker.command_handlers", "perdure.kinds.shell")
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 1000; done"
-
-
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A nursery with handlers that run commands."""
-    with Rig(tmp_path_factory.mktemp("rig")) as loaded:
-        kinds = loaded.load("tests.worker.command_handlers", "perdure.kinds.shell")
-        assert isinstance(kinds, list), kinds
-        yield loaded
 
 
 @pytest.fixture

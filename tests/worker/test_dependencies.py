@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,14 @@ import pytest
 from perdure.wire.dependencies import BreakerState, Dependencies, Policy, QdrantOptions
 from perdure.wire.work import Breakers, Done, Drain, Observed
 from tests.support.wait import wait_until
-from tests.worker.rig import Rig, Worker, job_row
+from tests.worker.rig import BOTH, Rig, Worker, job_row
 
 HANDLERS = "tests.worker.dependency_handlers"
 #: No second try, so that a failed call is one call.
 POLICY = Policy(tries=1)
-BOTH = pytest.mark.parametrize("lane", ["", "a"], ids=["sync", "async"])
-
-
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A nursery with these handlers, and the driver of Qdrant."""
-    with Rig(tmp_path_factory.mktemp("rig")) as loaded:
-        kinds = loaded.load("perdure.adapters.qdrant", HANDLERS)
-        assert isinstance(kinds, list), kinds
-        yield loaded
-
-
-@pytest.fixture
-def worker(rig: Rig) -> Iterator[Worker]:
-    """A worker that knows of "billing"."""
-    fresh = rig.fork(dependencies=Dependencies(policies={"billing": POLICY, "postgres": POLICY}), store_id="s1")
-    yield fresh
-    fresh.close()
+#: For the fixtures `rig` and `worker`: these handlers and the driver of Qdrant; a worker that knows of "billing".
+MODULES = ("perdure.adapters.qdrant", HANDLERS)
+WORKER = {"dependencies": Dependencies(policies={"billing": POLICY, "postgres": POLICY}), "store_id": "s1"}
 
 
 def breaker(worker: Worker, state: Any, probe_job: int = 0, name: str = "billing") -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,21 +27,8 @@ from tests.worker.rig import Rig, Worker, job_row
 CONTENT = os.urandom(300_000)
 
 
-@pytest.fixture(scope="module")
-def file_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A nursery with the handlers of files."""
-    with Rig(tmp_path_factory.mktemp("files")) as rig:
-        kinds = rig.load("tests.daemon.file_handlers")
-        assert isinstance(kinds, list), kinds
-        yield rig
-
-
-@pytest.fixture
-def worker(file_rig: Rig) -> Iterator[Worker]:
-    """A fresh worker."""
-    fresh = file_rig.fork()
-    yield fresh
-    fresh.close()
+#: For the fixtures `rig` and `worker`: the handlers of files.
+MODULES = ("tests.daemon.file_handlers",)
 
 
 def named(path: Path, content: bytes = CONTENT) -> Blob:
@@ -200,10 +186,10 @@ def test_a_killed_worker_leaves_what_can_be_told_from_the_living(worker: Worker,
     assert look(worker.spool, 0).partial == files(worker)
 
 
-def test_a_full_disk_fails_the_attempt_only(file_rig: Rig, tmp_path: Path) -> None:
+def test_a_full_disk_fails_the_attempt_only(rig: Rig, tmp_path: Path) -> None:
     """A job that has done its work would go to the dead letters, or half of its result would stay."""
     with small_disk_at(tmp_path / "disk", "1m") as disk:
-        worker = file_rig.fork(spool_dir=str(disk / "spool"))
+        worker = rig.fork(spool_dir=str(disk / "spool"))
         worker.perform(job_row(1, "give", {"size": 3_000_000}), job_row(2, "agive", {"size": 3_000_000}))
         worker.perform(job_row(3, "write", {"size": 3_000_000}), job_row(4, "give", {"size": 3}))
         assert {number: one.retryable for number, one in worker.failed.items()} == {1: True, 2: True, 3: True}

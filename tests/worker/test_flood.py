@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from perdure.daemon.worker.news_buffer import ROOM
 from perdure.daemon.worker.newsroom import BURST_BYTES, BYTES_PER_SECOND, TELL_SECONDS
@@ -23,26 +20,11 @@ from tests.worker.listening import (
     values,
     whole_log,
 )
-from tests.worker.rig import Rig, Worker, job_row
+from tests.worker.rig import BOTH, Worker, job_row
 
-BOTH = pytest.mark.parametrize("lane", ["", "a"], ids=["sync", "async"])
-
-
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A nursery with handlers that tell."""
-    with Rig(tmp_path_factory.mktemp("rig")) as loaded:
-        kinds = loaded.load(HANDLERS)
-        assert isinstance(kinds, list), kinds
-        yield loaded
-
-
-@pytest.fixture
-def worker(rig: Rig) -> Iterator[Worker]:
-    """A worker whose logs have room."""
-    fresh = rig.fork(job_log_bytes=1 << 20)
-    yield fresh
-    fresh.close()
+#: For the fixtures `rig` and `worker`: handlers that tell, and logs that have room.
+MODULES = (HANDLERS,)
+WORKER = {"job_log_bytes": 1 << 20}
 
 
 def cost(worker: Worker) -> int:

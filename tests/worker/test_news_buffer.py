@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from threading import Lock, Thread
 from typing import Any
 
 from hypothesis import given
@@ -157,9 +158,41 @@ def test_a_message_that_could_not_be_sent_is_counted_but_a_story_comes_again() -
     assert drain(buffer) == ([*story, Progress(1, 2.0)], [JobSkipped(1, 2, 0)])
 
 
+def test_what_is_refused_while_another_thread_sends_is_counted() -> None:
+    """Refusing takes no lock, for speed: a count that is read meanwhile would be lost, or told twice."""
+    buffer, rounds, lock = NewsBuffer(), 20_000, Lock()
+
+    def flood() -> None:
+        for number in range(rounds):
+            if not buffer.refuse_lines(1, LINE):
+                with lock:
+                    buffer.add_lines(1, LINE)
+            if not buffer.refuse_value(1, 1):
+                with lock:
+                    buffer.add_value(Emitted(1, "1", number))
+        with lock:
+            buffer.end(1)
+
+    flooding = Thread(target=flood)
+    flooding.start()
+    told: list[tuple[list[WorkerEntry], list[JobSkipped]]] = []
+    while flooding.is_alive():
+        with lock:
+            told.append(buffer.take())
+        flooding.join(0.001)
+    told.append(drain(buffer))
+    entries, skipped = [one for some, _ in told for one in some], [one for _, some in told for one in some]
+    assert sum(one.lines for one in skipped) > 0
+    assert lines_of(entries, 1).count("\n") + sum(one.lines for one in skipped) == rounds
+    assert sum(isinstance(one, Emitted) for one in entries) + sum(one.values for one in skipped) == rounds
+    assert (buffer.cost, buffer.urgent, buffer.empty) == (0, False, True)
+
+
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["lines", "value", "story", "take", "end", "take ended", "leave out", "lost"]),
+        st.sampled_from(
+            ["lines", "lines asked", "value", "value asked", "story", "take", "end", "take ended", "leave out", "lost"]
+        ),
         st.integers(1, 3),
         st.integers(1, 40_000),
     ),
@@ -194,6 +227,14 @@ def test_nothing_is_lost_uncounted_or_out_of_order(steps: list[tuple[str, int, i
                 offered[job_id, "lines"] += 1
             case "value":
                 buffer.add_value(Emitted(job_id, "v" * size, number))
+                offered[job_id, "values"] += 1
+            case "lines asked":
+                if not buffer.refuse_lines(job_id, b"y" * size + b"\n"):
+                    buffer.add_lines(job_id, b"y" * size + b"\n")
+                offered[job_id, "lines"] += 1
+            case "value asked":
+                if not buffer.refuse_value(job_id, size):
+                    buffer.add_value(Emitted(job_id, "v" * size, number))
                 offered[job_id, "values"] += 1
             case "story":
                 buffer.add_story(job_id, [LogText(job_id, "z" * size, 1, True)])

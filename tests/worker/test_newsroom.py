@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from perdure.daemon.joblog import log_path, remove_logs, rotated_path, values_path
+from perdure.daemon.joblog import log_path, remove_logs, values_path
+from perdure.daemon.log_position import rotated_path
 from perdure.wire.streams import Emitted, LogText, Progress
 from perdure.wire.work import Follow, FollowQueues, Unfollow
 from tests.support.wait import wait_until
@@ -23,26 +24,11 @@ from tests.worker.listening import (
     values,
     whole_log,
 )
-from tests.worker.rig import Rig, Worker, job_row
+from tests.worker.rig import BOTH, Rig, Worker, job_row
 
-BOTH = pytest.mark.parametrize("lane", ["", "a"], ids=["sync", "async"])
-
-
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A nursery with handlers that tell."""
-    with Rig(tmp_path_factory.mktemp("rig")) as loaded:
-        kinds = loaded.load(HANDLERS)
-        assert isinstance(kinds, list), kinds
-        yield loaded
-
-
-@pytest.fixture
-def worker(rig: Rig) -> Iterator[Worker]:
-    """A worker whose logs have room."""
-    fresh = rig.fork(job_log_bytes=1 << 20)
-    yield fresh
-    fresh.close()
+#: For the fixtures `rig` and `worker`: handlers that tell, and logs that have room.
+MODULES = (HANDLERS,)
+WORKER = {"job_log_bytes": 1 << 20}
 
 
 # --- who hears what
@@ -131,7 +117,12 @@ def test_nothing_more_is_told_after_unfollow(worker: Worker, lane: str, tmp_path
         worker.pump(lambda: bool(entries(worker, 3)))
         orders.give("print two", "emit 2", "end")
         worker.wait_for(1)
-    assert entries(worker, 1) == [LogText(1, "one\n", 1), Emitted(1, "1", 1)]
+    (value,) = values(worker, 1)
+    assert entries(worker, 1) == [
+        LogText(1, "one\n", 1, start=0),
+        Emitted(1, "1", 1, attempt=1, since=value.since),
+    ]
+    assert value.since > 0
 
 
 # --- lines
@@ -181,7 +172,7 @@ def test_threads_of_a_handler_are_heard(worker: Worker) -> None:
         assert mine == [f"{name} {line}" for line in range(200)]
     told = values(worker, 1)
     assert [one.number for one in told] == list(range(1, 801))
-    assert [f"[{one.number},{one.value}]" for one in told] == values_path(worker.logs, 1).read_text().splitlines()
+    assert [[one.number, msgspec.json.decode(one.value)] for one in told] == kept_values(worker, 1)
     assert told_after_its_end(worker, 1) == []
 
 

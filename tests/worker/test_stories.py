@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from perdure.daemon.joblog import STORY_BYTES, cut, log_path, read_story, read_tail, rotated_path, values_path
+from perdure.daemon.joblog import STORY_BYTES, cut, log_path, read_story, read_tail, values_path
+from perdure.daemon.log_position import rotated_path
+from perdure.wire.heard import log_data
 from perdure.wire.streams import Emitted, LogText, Progress
 from perdure.wire.work import Follow, FollowQueues, Unfollow
 from tests.worker.listening import HANDLERS, entries, orders_in, progress, skipped, stories, text, values, whole_log
-from tests.worker.rig import Rig, Worker, job_row
+from tests.worker.rig import BOTH, Rig, Worker, job_row
 
-BOTH = pytest.mark.parametrize("lane", ["", "a"], ids=["sync", "async"])
-
-
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A nursery with handlers that tell."""
-    with Rig(tmp_path_factory.mktemp("rig")) as loaded:
-        kinds = loaded.load(HANDLERS)
-        assert isinstance(kinds, list), kinds
-        yield loaded
-
-
-@pytest.fixture
-def worker(rig: Rig) -> Iterator[Worker]:
-    """A worker whose logs have room."""
-    fresh = rig.fork(job_log_bytes=1 << 20)
-    yield fresh
-    fresh.close()
+#: For the fixtures `rig` and `worker`: handlers that tell, and logs that have room.
+MODULES = (HANDLERS,)
+WORKER = {"job_log_bytes": 1 << 20}
 
 
 # --- of a job that runs
@@ -49,10 +35,11 @@ def test_who_comes_late_is_told_everything_once(worker: Worker, lane: str, tmp_p
         story = entries(worker, 1)[before:]
         orders.give("print ee", "emit 3", "end")
         worker.wait_for(1)
+    since = values(worker, 1)[0].since
     assert [one for one in story if not isinstance(one, Progress)] == [
-        LogText(1, "one\ntwo\nthr", 3, True),
-        Emitted(1, "1", 1, True),
-        Emitted(1, "2", 2, True),
+        LogText(1, "one\ntwo\nthr", 3, True, 0),
+        Emitted(1, "1", 1, True, 1, since),
+        Emitted(1, "2", 2, True, 1, since),
         LogText(1, "", 0, True),
     ]
     assert Progress(1, 2, 4) in story
@@ -160,8 +147,32 @@ def test_a_long_story_comes_in_pieces_and_lets_others_pass(worker: Worker, tmp_p
     assert told == story * 3
     assert STORY_BYTES - 100 < len(story) <= STORY_BYTES
     assert whole_log(worker, 1).endswith(story)
-    assert values(worker, 1)[-1] == Emitted(1, "19999", 20_000, True)
+    assert (values(worker, 1)[-1].value, values(worker, 1)[-1].number) == ("19999", 20_000)
     assert max(len(one.text) for one in entries(worker, 1) if isinstance(one, LogText)) <= 64 * 1024
+
+
+def test_lines_told_live_have_their_place_in_the_log(rig: Rig, tmp_path: Path) -> None:
+    """Over rotations, in bytes, and also where the bytes are no text: a follower that comes back joins by it."""
+    worker = rig.fork(job_log_bytes=4096)
+    worker.send(Follow([1]))
+    with orders_in(tmp_path) as orders:
+        worker.run(job_row(1, "obey", {"orders": str(orders.path)}))
+        total = 0
+        for number in range(100):
+            line = f"line {number} ä" + "x" * 40
+            orders.give(f"print {line}")
+            total += len(line.encode()) + 1
+        orders.give("end")
+        worker.wait_for(1)
+    end = 0
+    for entry in entries(worker, 1):
+        assert isinstance(entry, LogText)
+        assert entry.start == end
+        end += len(log_data(entry))
+    worker.close()
+    (last,) = (one for one in read_story(worker.logs, 1) if isinstance(one, LogText))
+    assert last.start is not None
+    assert last.start + len(log_data(last)) == end == total
 
 
 # --- from the files
