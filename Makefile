@@ -62,7 +62,7 @@ test-crash: setup ## the long kill -9 campaign
 
 .PHONY: test-outages
 test-outages: setup ## every outage of every database, long ones too (SEED=… repeats one run, OUTAGE_MINUTES=10 takes longer)
-	@$(BIN)/python -m pytest -m outages_long -s tests/outages
+	@$(BIN)/python -m pytest -m outages_long -s tests/outages tests/daemon/test_e2e_breakers.py
 
 .PHONY: test-channels
 test-channels: setup ## a million calls, a million mutated messages, floods of events and subscribers
@@ -87,11 +87,42 @@ format: setup ## repair what the tools can repair
 typecheck: setup ## mypy --strict
 	@$(BIN)/mypy perdure
 
+BENCH ?= --all
+
 .PHONY: bench
-bench: setup ## jobs per second and latency on this machine
-	@$(BIN)/perdure bench
+bench: setup ## measure this machine, each figure beside a limit (about 15 minutes; BENCH="drain cli": these rows alone)
+	@$(BIN)/perdure bench $(BENCH)
+
+.PHONY: bench-counts
+bench-counts: setup ## record what a drain costs in statements, messages, bytes and system calls; `make test` holds it
+	@$(BIN)/python -m perdure.bench.counts benchmarks/counts.json
+
+# What only the plots need.
+BENCH_PLOTS := .venv/.installed-bench
+# What the page shows: rows of the table, and points of the plots that are not in it.
+BENCH_ROWS ?= --all --rounds 2
+BENCH_POINTS ?= plot-payload plot-workers plot-batch --rounds 2 --jobs 50000
+
+$(BENCH_PLOTS): pyproject.toml | $(STAMP)
+	@echo "installing matplotlib into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+.PHONY: bench-page
+bench-page: setup $(BENCH_PLOTS) ## measure all, and write tables and plots into docs/performance.md (about 15 minutes)
+	@mkdir -p build benchmarks/results
+	@failed=0; \
+	$(BIN)/perdure bench $(BENCH_ROWS) --json > build/table.jsonl || failed=1; \
+	$(BIN)/perdure bench $(BENCH_POINTS) --json > build/plots.jsonl || failed=1; \
+	mv build/table.jsonl build/plots.jsonl benchmarks/results/; \
+	$(BIN)/python -m benchmarks.page; \
+	exit $$failed
+
+.PHONY: bench-peers
+bench-peers: setup ## other job queues beside perdure, ten minutes (ARGS="--peer huey --scale 0.2" runs less)
+	@$(BIN)/python -m benchmarks.peers --page docs/peers-bench.md $(ARGS)
 
 .PHONY: clean
 clean: ## remove .venv and all that was built
-	@rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
+	@rm -rf .venv .venv-peers build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,4 @@
-"""`perdure bench`: what this machine does, measured with a real daemon, each figure beside a limit of the same run."""
+"""`perdure bench`: what this machine does, measured with a real daemon, each figure beside a limit of the same run.
 
-from perdure.bench.command import bench
-
-__all__ = ["bench"]
+Nothing is imported here: the handlers of the benchmarks lie in this package, and workers carry all that it imports.
+"""

@@ -2,88 +2,121 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import sqlite3
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from perdure.bench import measure
-from perdure.bench.guard import guard_overhead
-from perdure.bench.parked import parked
-from perdure.bench.wire import wire
+from perdure.bench.figure import Figure, Sizes, Skipped
+from perdure.bench.machine import Stolen, describe, loop_ns
+from perdure.bench.rows import ROWS, Row
+from perdure.bench.table import print_table
+from perdure.errors import PerdureError
 
-#: What is run when nothing is named: `parked` takes minutes.
-USUAL = ("drain", "async", "latency", "guard", "wire")
-NAMES = (*USUAL, "parked")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DEFAULTS = Sizes()
+
+
+def _size(option: str, least: float, about: str) -> Callable[[F], F]:
+    """An option that sets the field of Sizes with its name."""
+    default = getattr(_DEFAULTS, option.replace("-", "_"))
+    kind = click.IntRange(int(least)) if isinstance(default, int) else click.FloatRange(least)
+    return click.option(f"--{option}", type=kind, default=default, show_default=True, help=about)
 
 
 @click.command()
-@click.argument("names", nargs=-1, type=click.Choice(NAMES))
-@click.option("--jobs", default=50_000, show_default=True, help="Jobs of a drain (rounded up to thousands).")
-@click.option("--parked", "parked_jobs", default=1_000_000, show_default=True, help="Jobs that `parked` parks.")
-@click.option("--samples", default=300, show_default=True, help="Jobs of the latency measurement.")
-@click.option("--workers", default=2, show_default=True, help="Worker processes.")
+@click.argument("names", nargs=-1, type=click.Choice([*ROWS]), metavar="[NAME]...")
+@click.option("--all", "everything", is_flag=True, help="Also the rows that take minutes, without naming them.")
+@click.option("--list", "list_rows", is_flag=True, help="Print the names of the rows, and what each measures.")
+@_size("jobs", 256, "Jobs of a drain.")
+@_size("rounds", 1, "Drains of a row; the median counts.")
+@_size("workers", 1, "Worker processes.")
 @click.option(
     "--durability",
     type=click.Choice(["full", "normal"]),
-    default="full",
+    default=_DEFAULTS.durability,
     show_default=True,
     help="As store.durability.",
 )
+@_size("samples", 10, "Single jobs of the latency rows.")
+@_size("calls", 64, "Jobs that are enqueued one by one.")
+@_size("seconds", 0.2, "How long the rows with a load last, in seconds.")
+@_size("idle-seconds", 0.2, "How long `idle` looks at a daemon that does nothing, in seconds.")
+@_size("backlog", 1, "Available jobs of `available`.")
+@_size("many", 1, "Jobs of `parked`, `finished`, `dead`, `restart` and `memory`.")
+@_size("running", 0, "Running jobs of `restart`.")
+@_size("queues", 2, "Queues, and kinds, of `wide`.")
+@_size("payload-bytes", 1 << 20, "Bytes of all payloads of one size.")
+@_size("processes", 3, "Whole processes that `cli` runs.")
+@_size("kills", 1, "Workers that `kill` kills.")
 @click.option(
-    "--dir", "folder", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Whose disk to use."
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, exists=True, writable=True, path_type=Path),
+    help="Whose disk to use. Default: that of the temporary files.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One object a line.")
+@click.option("--json", "as_json", is_flag=True, help="One object a line, as soon as it is measured.")
 def bench(
-    names: tuple[str, ...],
-    jobs: int,
-    parked_jobs: int,
-    samples: int,
-    workers: int,
-    durability: Literal["full", "normal"],
-    folder: Path | None,
-    as_json: bool,
+    names: tuple[str, ...], everything: bool, list_rows: bool, folder: Path | None, as_json: bool, **sizes: Any
 ) -> None:
-    """Measure this machine: NAMES are drain, async, latency, guard, wire and parked; all but the last by default.
+    """Measure this machine. Without a NAME: all rows but those that take minutes; --list tells what there is.
 
-    Each compares its figure with a limit measured in the same run; all but guard start a daemon in a scratch folder.
+    Each figure stands beside a limit that was measured in the same run. All but `guard` start a daemon of their own, in
+    a scratch folder. Progress goes to stderr. Exit code 1: a row could not be measured; goals that are missed are none.
     """
-    jobs = -(-jobs // measure.CHUNK) * measure.CHUNK
-    if not as_json:
-        click.echo(_machine())
-    runs: dict[str, Callable[[Path], list[measure.Figure]]] = {
-        "drain": lambda path: [measure.drain(path, jobs, workers, durability)],
-        "async": lambda path: [measure.drain(path, jobs, workers, durability, "bench.async_noop")],
-        "latency": lambda path: measure.latency(path, samples, durability),
-        "parked": lambda path: [parked(path, jobs, parked_jobs, workers, durability)],
-        "guard": lambda _path: [guard_overhead()],
-        "wire": wire,
-    }
-    for name in names or USUAL:
-        with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=folder) as scratch:
-            for line in _lines(runs[name](Path(scratch)), as_json):
-                click.echo(line)
+    if list_rows:
+        _list_rows()
+        return
+    with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=folder) as scratch:
+        machine = describe(Path(scratch))
+    _say(machine)
+    chosen = names or [name for name, row in ROWS.items() if not row.plot and (everything or not row.long)]
+    figures: list[Figure] = []
+    failed = False
+    try:
+        for name in chosen:
+            measured = _measure(name, ROWS[name], Sizes(**sizes), folder, machine)
+            failed = failed or measured is None
+            figures += measured or []
+            for figure in (measured or []) if as_json else []:
+                click.echo(msgspec.json.encode(figure))
+    finally:
+        if figures and not as_json:
+            print_table(machine, figures)
+    if failed:
+        sys.exit(1)
 
 
-def _lines(figures: list[measure.Figure], as_json: bool) -> Iterator[str]:
+def _measure(name: str, row: Row, sizes: Sizes, folder: Path | None, machine: str) -> list[Figure] | None:
+    """The figures of a row, none where it is left out; None when it failed, which has been told."""
+    _say(f"{name} …")
+    pace, stolen = round(loop_ns(), 1), Stolen()
+    with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=folder) as scratch:
+        try:
+            figures = row.measure(Path(scratch), sizes)
+        except Skipped as error:
+            _say(f"{name}: left out: {error}")
+            return []
+        except (PerdureError, OSError) as error:
+            _say(f"{name}: {error}")
+            return None
+    percent, paces = stolen.percent(), (pace, round(loop_ns(), 1))
     for figure in figures:
-        if as_json:
-            yield msgspec.json.encode(figure).decode()
-            continue
-        verdict = "met" if figure.met else "MISSED"
-        yield (
-            f"{figure.benchmark:26} {figure.value:>12,} {figure.unit:7} goal {figure.goal} ({verdict}); "
-            f"{figure.ratio:g} x {figure.limit_is} ({figure.limit:,})"
-        )
-        yield f"{'':26} {figure.details}"
+        figure.machine, figure.stolen, figure.pace_ns = machine, percent, paces
+        figure.durability = figure.durability or sizes.durability
+    return figures
 
 
-def _machine() -> str:
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores, {platform.machine()}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+def _list_rows() -> None:
+    for name, row in ROWS.items():
+        about = " ".join((row.measure.__doc__ or "").split())
+        click.echo(f"{name:14}{'(--all) ' if row.long else ''}{about}")
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

@@ -7,6 +7,12 @@ import time
 from perdure.context import Context
 from perdure.job import job
 
+#: A breaker that is closed unless somebody opens it.
+SERVICE = "bench-service"
+#: With its quotes 200 bytes of JSON.
+RESULT = "r" * 198
+PAGE_BYTES = 4096
+
 
 @job("bench.noop")
 def noop(user: int, name: str) -> None:
@@ -24,9 +30,33 @@ def began() -> int:
     return time.monotonic_ns()
 
 
-@job("bench.needy", needs=("bench-service",))
+@job("bench.needy", needs=(SERVICE,))
 def needy(user: int, name: str) -> None:
     """Nothing, but not without its service."""
+
+
+@job("bench.rich", needs=(SERVICE,))
+def rich(user: int, name: str) -> str:
+    """The same with a result of 200 bytes."""
+    return RESULT
+
+
+@job("bench.text")
+def text(data: str) -> None:
+    """Nothing, with large arguments."""
+
+
+@job("bench.blob")
+def blob(ctx: Context) -> int:
+    """Read a payload: one byte of each page."""
+    return sum(ctx.blob()[::PAGE_BYTES])
+
+
+@job("bench.hold", max_interruptions=1)
+def hold() -> None:
+    """Run until the worker is killed."""
+    while True:
+        time.sleep(1)
 
 
 @job("bench.tell")

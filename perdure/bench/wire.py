@@ -7,16 +7,17 @@ import contextlib
 import socket
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import uvloop
 from msgspec import Struct
 from msgspec.msgpack import Decoder
 
-from perdure.bench.daemon import running_daemon
+from perdure.bench.daemon import daemon
 from perdure.bench.far_end import PIECE_BYTES, Note, far_end
-from perdure.bench.measure import Figure
+from perdure.bench.figure import Figure, Sizes, figure, p99
 from perdure.errors import PerdureError
 from perdure.wire import packet
 from perdure.wire.blocking import BlockingCaller
@@ -55,17 +56,20 @@ class Limits(Struct):
     bytes: float
 
 
-def wire(folder: Path) -> list[Figure]:
-    """Throughput and latency of each idiom, between two processes, and through a real daemon where there is one."""
+def wire(folder: Path, sizes: Sizes) -> list[Figure]:
+    """Events, calls, subscriptions and ports, each beside a bare socket; one worker, durability normal."""
+    sizes = msgspec.structs.replace(sizes, workers=1, durability="normal")
     limits = Limits(*_bare(), max(_bare_stream() for _ in range(ROUNDS)))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         figures = runner.run(_events(limits))
-        with running_daemon(folder, workers=1, durability="normal") as caller:
-            path = str(folder / "perdure.sock")
+        with daemon(folder, sizes) as running:
+            caller, path = running.caller, str(running.socket)
             blocking = _blocking_calls(caller)
             figures += runner.run(_calls(path, limits, blocking))
             figures += _subscription(caller, limits)
             figures += _port(caller, limits)
+    for one in figures:
+        one.durability = sizes.durability
     return figures
 
 
@@ -148,8 +152,8 @@ async def _events(limits: Limits) -> list[Figure]:
         f"best of {ROUNDS} rounds of {EVENTS:,} messages of 100 bytes over a Channel, each decoded at the other end"
     )
     return [
-        _rate("wire event", max(rates), "events/s", limits.packets, "bare packets, one way", 10_000, details),
-        _delay("wire event, latency", taken, [trip / 2 for trip in limits.trips_us], "half a bare round trip", 5.0),
+        figure("wire-event", max(rates), "events/s", limits.packets, "bare packets, one way", details),
+        _delay("wire-event-latency", taken, [trip / 2 for trip in limits.trips_us], "half a bare round trip"),
     ]
 
 
@@ -179,12 +183,12 @@ async def _calls(path: str, limits: Limits, blocking: list[float]) -> list[Figur
             await asyncio.gather(*(_ask_often(caller, CALLS // IN_FLIGHT) for _ in range(IN_FLIGHT)))
             rates.append(CALLS / (time.perf_counter() - started_all))
     one_by_one = f"{1e6 / statistics.mean(taken):,.0f} calls/s one at a time; without an event loop in the client: "
-    one_by_one += f"median {statistics.median(blocking) / 1000:.3f} ms, p99 {_p99(blocking) / 1000:.3f} ms"
+    one_by_one += f"median {statistics.median(blocking) / 1000:.3f} ms, p99 {p99(blocking) / 1000:.3f} ms"
     details = f"one client with {IN_FLIGHT} calls in flight, on the control socket of a daemon; Ping; best of {ROUNDS}"
     bare = 1e6 / statistics.mean(limits.trips_us)
     return [
-        _rate("wire calls, pipelined", max(rates), "calls/s", bare, "bare round trips, one at a time", 20_000, details),
-        _delay("wire call, latency", taken, limits.trips_us, "a bare round trip", 0.2, one_by_one),
+        figure("wire-calls", max(rates), "calls/s", bare, "bare round trips, one at a time", details),
+        _delay("wire-call-latency", taken, limits.trips_us, "a bare round trip", one_by_one),
     ]
 
 
@@ -205,8 +209,8 @@ def _subscription(caller: BlockingCaller, limits: Limits) -> list[Figure]:
     slow = f"{SLOW_VALUES} values, one each 37 ms; they are gathered for up to 100 ms on purpose"
     half = [trip / 2 for trip in limits.trips_us]
     return [
-        _rate("wire subscription", rate, "values/s", limits.packets, "bare packets, one way", 10_000, details),
-        _delay("wire subscription, latency", taken, half, "half a bare round trip", 200.0, slow),
+        figure("wire-subscription", rate, "values/s", limits.packets, "bare packets, one way", details),
+        _delay("wire-subscription-latency", taken, half, "half a bare round trip", slow),
     ]
 
 
@@ -241,14 +245,10 @@ def _port(caller: BlockingCaller, limits: Limits) -> list[Figure]:
     details = (
         f"{PORT_BYTES // GIB} GiB from a client to an async handler, best of {ROUNDS}; the supervisor sees none of it"
     )
-    gib, limit = round(rate / GIB, 2), round(limits.bytes / GIB, 2)
     return [
-        Figure(
-            "wire port", gib, "GiB/s", limit, "a bare stream socket", round(gib / limit, 2),
-            ">= 1 GiB/s", gib >= 1, details,
-        ),
-        _delay("wire port, latency", taken, limits.trips_us, "a bare round trip", 1.0, "one byte, there and back"),
-    ]  # fmt: skip
+        figure("wire-port", rate / GIB, "GiB/s", limits.bytes / GIB, "a bare stream socket", details),
+        _delay("wire-port-latency", taken, limits.trips_us, "a bare round trip", "one byte, there and back"),
+    ]
 
 
 def _use_port(caller: BlockingCaller) -> tuple[list[float], float]:
@@ -272,25 +272,7 @@ def _use_port(caller: BlockingCaller) -> tuple[list[float], float]:
 # --- figures
 
 
-def _rate(name: str, value: float, unit: str, limit: float, limit_is: str, goal: int, details: str) -> Figure:
-    ratio = round(value / limit, 2)
-    return Figure(
-        name, round(value), unit, round(limit), limit_is, ratio, f">= {goal:,} {unit}", value >= goal, details
-    )
-
-
-def _delay(
-    name: str, taken_us: Sequence[float], limit_us: Sequence[float], limit_is: str, goal_ms: float, details: str = ""
-) -> Figure:
+def _delay(name: str, taken_us: Sequence[float], limit_us: Sequence[float], limit_is: str, details: str = "") -> Figure:
     """The median in milliseconds; p99 in the details."""
-    pick: Callable[[Sequence[float]], float] = statistics.median
-    value, limit = pick(taken_us) / 1000, pick(limit_us) / 1000
-    text = f"p99 {_p99(taken_us) / 1000:.3f} ms" + (f"; {details}" if details else "")
-    return Figure(
-        name, round(value, 4), "ms", round(limit, 4), limit_is, round(value / limit, 1),
-        f"<= {goal_ms:g} ms", value <= goal_ms, text,
-    )  # fmt: skip
-
-
-def _p99(values: Sequence[float]) -> float:
-    return sorted(values)[int(len(values) * 0.99)]
+    text = f"median; p99 {p99(taken_us) / 1000:.3f} ms" + (f"; {details}" if details else "")
+    return figure(name, statistics.median(taken_us) / 1000, "ms", statistics.median(limit_us) / 1000, limit_is, text)
