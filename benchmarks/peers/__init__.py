@@ -1,0 +1,1 @@
+"""Other job queues beside perdure: the same workloads in one run (`make bench-peers`)."""
