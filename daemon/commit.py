@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextvars
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from perdure.config.settings import Settings
+from perdure.daemon.stepping import Stepping
 from perdure.daemon.waiters import Waiters
 from perdure.errors import StoreFull
 from perdure.log import get_logger
@@ -63,6 +65,12 @@ class Committer:
         else:
             self._placing.append(future)
         return future
+
+    def begin(self, turn: Turn) -> Stepping:
+        """`commit`, with the store at work when this returns; await it for the result."""
+        commit = Stepping(self.commit(turn), contextvars.copy_context())
+        commit.first_step()
+        return commit
 
     async def commit(self, turn: Turn) -> Committed:
         """Commit, then tell: every outcome and every new job of the turn is on disk when this returns."""

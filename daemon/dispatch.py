@@ -51,6 +51,8 @@ class Dispatch:
         self._run_times = RunTimes()
         self._claimable = Room(limits, self._run_times)
         self._actions: list[Action] = []
+        #: Queues and kinds of what the last turn has claimed, until it is taken over.
+        self._claimed: Counter[tuple[str, str]] = Counter()
         #: Lanes for which something was claimed in vain: nothing more until their load changes.
         self._saturated: set[Lane] = set()
 
@@ -240,8 +242,11 @@ class Dispatch:
             state.recalling = True
             self._actions.append(TakeBack(worker, waiting, []))
 
-    def committed(self, turn: Turn, result: Committed) -> None:
-        """A turn is on disk: take over what it claimed, and learn which queues have jobs."""
+    def learn(self, turn: Turn, result: Committed) -> None:
+        """A turn is on disk: which queues have jobs, what is due next, and how much was claimed.
+
+        After this the next turn may be made; what was claimed counts for it, and is still to be taken over.
+        """
         for batch in turn.batches:
             for job in batch.jobs:
                 if job.scheduled_at is not None and job.scheduled_at > turn.now:
@@ -252,10 +257,14 @@ class Dispatch:
             self._due(postponed.scheduled_at)
         if turn.promote:
             self.next_due = result.next_due
+        self._claimed = Counter(map(_QUEUE_AND_KIND, result.claimed))
+        self._rotate(result, self._claimed)
+
+    def take_over(self, turn: Turn, result: Committed) -> None:
+        """Hand out what a turn has claimed, or put it where it can go on from."""
+        claimed, self._claimed = self._claimed, Counter()
         for row in result.claimed:
             self._place(Held(row, turn.lease))
-        claimed = Counter(map(_QUEUE_AND_KIND, result.claimed))
-        self._rotate(result, claimed)
         self._fill_workers()
         self._adapt(claimed, self._give_back_surplus())
 
@@ -293,7 +302,7 @@ class Dispatch:
     def idle(self) -> bool:
         """Whether nothing is claimed and nothing waits for a commit."""
         held = any(state.held for state in self.workers.values())
-        return not (held or any(self._waiting()) or self.ledger.entries or self._batches)
+        return not (held or self._claimed or any(self._waiting()) or self.ledger.entries or self._batches)
 
     # --- rules
 
@@ -393,7 +402,10 @@ class Dispatch:
     def _room(self) -> dict[Lane, int]:
         """How many more jobs each lane can take."""
         lanes = set() if self.stopping else {spec.lane for spec in self.kinds.values()}
-        return self._claimable.free(lanes, self.workers.values(), self.ready, self._saturated)
+        waiting = {lane: len(ready) for lane, ready in self.ready.items()}
+        for (_, kind), count in self._claimed.items():
+            waiting[self._lane(kind)] += count
+        return self._claimable.free(lanes, self.workers.values(), waiting, self._saturated)
 
     def _give_back_surplus(self) -> Counter[str]:
         """Release what was claimed but finds no worker, so that it can be cancelled and is seen as waiting.

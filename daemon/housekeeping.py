@@ -44,10 +44,17 @@ class Housekeeping:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
 
+    def due(self) -> bool:
+        """Whether there is something to run; if not, the alarm is set for what comes next."""
+        now, busy = self._loop.time(), self._busy()
+        if any(planned.due <= now and (busy or not planned.duty.busy_only) for planned in self._planned):
+            return True
+        self._set_alarm(busy)
+        return False
+
     async def run_due(self) -> None:
-        """Run what is due, and set the alarm for what comes next."""
-        now = self._loop.time()
-        busy = any(state.held for state in self._supervisor.core.workers.values())
+        """Run what is due, and set the alarm for what comes next. While no turn is under way."""
+        now, busy = self._loop.time(), self._busy()
         for planned in self._planned:
             if planned.due <= now and (busy or not planned.duty.busy_only):
                 try:
@@ -57,6 +64,9 @@ class Housekeeping:
                     log.error("duty.failed", duty=type(planned.duty).__name__, reason=str(error))
                 planned.due = self._loop.time() + planned.duty.interval_seconds
         self._set_alarm(busy)
+
+    def _busy(self) -> bool:
+        return any(state.held for state in self._supervisor.core.workers.values())
 
     def _set_alarm(self, busy: bool) -> None:
         due = min(planned.due for planned in self._planned if busy or not planned.duty.busy_only)

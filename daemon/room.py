@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sized
+from collections.abc import Collection, Iterable, Mapping
 
 from perdure.daemon.run_times import RunTimes
 from perdure.daemon.worker_state import DispatchLimits, WorkerState
@@ -23,16 +23,16 @@ class Room:
         self,
         lanes: Iterable[Lane],
         workers: Iterable[WorkerState],
-        ready: Mapping[Lane, Sized],
+        waiting: Mapping[Lane, int],
         saturated: Collection[Lane],
     ) -> dict[Lane, int]:
-        """How many more jobs each of `lanes` can take, beside those that are `ready`; none where it is saturated."""
+        """How many more jobs each of `lanes` can take, beside those that are `waiting`; none where it is saturated."""
         able = [state for state in workers if state.open]
         room: dict[Lane, int] = {}
         for lane in lanes:
             loads = [state.lanes[lane] for state in able if not state.lanes[lane].stuck]
             wanted = self._jobs_ahead(lane) * len(loads) + self.reserve(lane, len(loads))
-            free = wanted - sum(load.count for load in loads) - len(ready[lane])
+            free = wanted - sum(load.count for load in loads) - waiting[lane]
             room[lane] = 0 if lane in saturated else max(0, free)
         return room
 

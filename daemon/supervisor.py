@@ -35,7 +35,7 @@ from perdure.daemon.worker_state import DispatchLimits
 from perdure.errors import DaemonStopping
 from perdure.log import get_logger
 from perdure.store.contract import Store
-from perdure.store.models import RunInfo
+from perdure.store.models import Committed, RunInfo, Turn
 from perdure.wire.data import KindSpec
 from perdure.wire.work import Breakers as BreakersMessage
 from perdure.wire.work import Done, Hello, LoopBlocked, Observed, PortOffered, Recall, Returned, Stop, Told
@@ -76,28 +76,45 @@ class Supervisor:
         self.fleet: Fleet
         self.committer: Committer
         self.housekeeping: Housekeeping
+        #: The last turn that is on disk, until what it claimed is handed out.
+        self._last: tuple[Turn, Committed] | None = None
         self.stop_deadline_ns: int | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def supervise(self) -> None:
-        """The main loop: gather what waits, commit it, act on what it allows; sleep until something happens."""
+        """The main loop: gather what waits, commit it, act on what it allows; sleep until something happens.
+
+        The next turn is begun before the jobs that the last one claimed are handed out: the store has work meanwhile.
+        """
         self.lag.start()
         while not self.finished():
             self.pulse.clear()
             self.handle_signals()
+            if self.housekeeping.due():
+                self.hand_out()
+                await self.housekeeping.run_due()
             turn = self.core.next_turn(self.clock.now_ms())
-            if turn is not None:
-                result = await self.committer.commit(turn)
-                if self.hub.awake:
-                    self.hub.committed(turn, result)
-                self.core.committed(turn, result)
-                if turn.spooled:
-                    self._remove_files(self.service.spool.committed(turn, result))
-            self.act()
-            await self.housekeeping.run_due()
-            if turn is None:
+            commit = None if turn is None else self.committer.begin(turn)
+            handed_out = self.hand_out()
+            if turn is not None and commit is not None:
+                self._last = turn, await commit
+                self.core.learn(*self._last)
+            elif not handed_out:
                 await self.pulse.wait()
+
+    def hand_out(self) -> bool:
+        """What the last turn claimed goes to workers, and its news to those who listen. False: nothing new."""
+        last, self._last = self._last, None
+        if last is not None:
+            turn, result = last
+            if self.hub.awake:
+                self.hub.committed(turn, result)
+            self.core.take_over(turn, result)
+            if turn.spooled:
+                self._remove_files(self.service.spool.committed(turn, result))
+        self.act()
+        return last is not None
 
     def act(self) -> None:
         """Carry out what the core has decided."""

@@ -1,18 +1,20 @@
 """The async lane: many jobs at once on the loop of the worker's second thread.
 
-A slot that is in use has a task, which runs one job after the other: jobs that never wait for anything, or no longer
-than a cache takes to answer, share it. Another one begins when the job of the last one waits.
+A slot that is in use has a task, which runs one job after the other as long as they wait for nothing. When one waits,
+another slot's task takes the next job, and the task ends with the one that has waited: somebody may know the task by
+then, and cancel it later.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable, Set
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from perdure.daemon.stepping import Stepping
 from perdure.daemon.worker.alarm import timeout_error
 from perdure.daemon.worker.desk import JobDesk
 from perdure.daemon.worker.handlers import Handler
@@ -20,7 +22,6 @@ from perdure.daemon.worker.lane import Bench, Outcome, fail, job_name, make_cont
 from perdure.daemon.worker.needs import refusal
 from perdure.daemon.worker.outcome import Outbox
 from perdure.daemon.worker.recorder import SlotWriter
-from perdure.daemon.worker.stepping import Stepping
 from perdure.wire.work import Failed, JobRow
 
 #: How long to wait when the supervisor reads slowly, seconds.
@@ -59,7 +60,7 @@ class AsyncLane:
         #: Those of them that were told to end.
         self._stopping: set[int] = set()
         self._flush_planned = False
-        #: The task that is about to take the next job; the others have one, or yield to the loop.
+        #: The task that takes the next job; the others have one that waits, or are about to end.
         self._next: asyncio.Task[None] | None = None
 
     def offer(self, rows: Iterable[JobRow]) -> None:
@@ -110,7 +111,7 @@ class AsyncLane:
             task.add_done_callback(partial(self._served, slot))
 
     async def _serve(self, slot: SlotWriter) -> None:
-        """Run jobs until there are none, or another task takes the next one.
+        """Run jobs until there are none, or one has waited, so that another task takes the next one.
 
         A task that was cancelled ends with its job: no other job shall hear of that.
         """
@@ -119,12 +120,9 @@ class AsyncLane:
         turn_ends_ns = self._bench.clock.monotonic_ns() + _TURN_NS
         while self._queue and self._outbox.count < _MOST_UNSENT:
             ended_ns = await self._run(self._queue.popleft(), slot, task)
-            if task.cancelling() or self._next not in (None, task):
+            if task.cancelling() or self._next is not task:
                 return
-            if self._next is None:  # the job has waited, so the loop had its turn
-                self._next = task
-                turn_ends_ns = ended_ns + _TURN_NS
-            elif ended_ns > turn_ends_ns:
+            if ended_ns > turn_ends_ns:
                 await asyncio.sleep(0)
                 turn_ends_ns = self._bench.clock.monotonic_ns() + _TURN_NS
 
@@ -178,9 +176,13 @@ class AsyncLane:
             if result is None and (desk is None or desk.result is None):
                 return None
             outcome = settle(self._bench, row, result, desk)
-            return await self._bench.spool.off_loop(outcome) if callable(outcome) else outcome
+            if not callable(outcome):
+                return outcome
+            if self._next is asyncio.current_task():
+                self._hand_over()
+            return await self._bench.spool.off_loop(outcome)
         except BaseException as error:  # SystemExit would end the loop, and a cancellation from within is a failure
-            return fail(row, handler, error)
+            return context.run(fail, row, handler, error)
         finally:
             if desk is not None:
                 desk.close()
@@ -191,19 +193,28 @@ class AsyncLane:
         self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None, context: Context
     ) -> object:
         """What the handler returns. Its time limit can only end a wait, so without one it costs nothing."""
-        args = handler.bind(row.args)
-        if handler.wants_context:
-            awaitable = handler.function(make_context(self._bench, row, args, started_ns, desk), **args)
-        else:
-            awaitable = handler.function(**args)
-        stepping = Stepping(awaitable, context)
+        stepping = Stepping(context.run(self._begin, handler, row, started_ns, desk), context)
         try:
             stepping.first_step()
         except StopIteration as end:
             return end.value
+        self._hand_over()
+        return await self._wait(stepping, row, started_ns)
+
+    def _begin(self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None) -> Awaitable[Any]:
+        """Bind the arguments and call the handler. In the job's context: both may run code of the user."""
+        args = handler.bind(row.args)
+        awaitable: Awaitable[Any]
+        if handler.wants_context:
+            awaitable = handler.function(make_context(self._bench, row, args, started_ns, desk), **args)
+        else:
+            awaitable = handler.function(**args)
+        return awaitable
+
+    def _hand_over(self) -> None:
+        """The job of the task that took jobs until now is about to wait: another one takes the next."""
         self._next = None
         self._start_next()
-        return await self._wait(stepping, row, started_ns)
 
     async def _wait(self, stepping: Stepping, row: JobRow, started_ns: int) -> object:
         """The rest of a handler that waits for something. Raises JobTimeout when its time is over."""

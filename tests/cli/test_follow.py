@@ -159,6 +159,30 @@ def test_follow_outlasts_a_restart(cli: Cli, queue: FakeQueue, restarted: None) 
     ]
 
 
+def test_the_daemon_goes_away_while_a_gap_is_filled(cli: Cli, queue: FakeQueue, restarted: None) -> None:
+    """What stood before the gap in the same message would count as shown, and never be; and the gap begin anew."""
+    log = "a\nb\nc\nd\ne\n"
+    failures = [ChannelClosed()]
+
+    def read(request: control.ReadLog) -> control.LogPiece:
+        if request.offset == 4 and failures:
+            raise failures.pop()
+        assert request.until is not None
+        end = min(request.offset + 2, request.until)
+        return control.LogPiece(request.offset, end, log[request.offset : end], False)
+
+    story = (LogText(7, "x\ny\n", 2, True, 0), LogText(8, "d\ne\n", 2, True, 6))
+    queue.answers[control.ReadLog] = read
+    queue.news = [
+        [news(LogText(8, "a\n", 1, start=0)), ChannelClosed()],
+        [news(*story)],
+        [news(*story), news(ended=True)],
+    ]
+    code, out, _ = cli("follow", "7", "8")
+    assert code == 0
+    assert out.splitlines() == ["8 | a", "7 | x", "7 | y", "8 | b", "8 | c", "8 | d", "8 | e"]
+
+
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_a_state_is_not_told_again(cli: Cli, queue: FakeQueue, restarted: None, as_json: list[str]) -> None:
     """A restarted daemon begins with the state of the job, and knows the time of it from other columns."""

@@ -155,8 +155,10 @@ class World:
         gate: Gate | None = None,
     ) -> None:
         self.now = 1_000_000
+        self.seed = seed
         self.rng = random.Random(seed)
         self.store = MemoryStore()
+        self.last: tuple[Turn, Committed] | None = None
         self.core = Dispatch(limits, lambda failures: 1_000 * failures, 1 << 32, gate)
         self.core.kinds_loaded(kinds)
         self.workers: dict[int, SimWorker] = {}
@@ -186,12 +188,26 @@ class World:
         self.core.done(number, Done([], [], [], [Timing(kind, 1, int(run_ns))]), self.now)
 
     def turn(self) -> bool:
-        """One round of the main loop; False when there was nothing to commit."""
+        """One round of the main loop; False when there was nothing to commit.
+
+        What a turn claims is handed out in the next round, beside a commit, or before that: with a seed, either.
+        """
         turn = self.core.next_turn(self.now)
-        if turn is not None:
-            self.core.committed(turn, self.store.commit(turn))
+        result = None if turn is None else self.store.commit(turn)
+        self.hand_out()
+        if turn is not None and result is not None:
+            self.last = turn, result
+            self.core.learn(turn, result)
+            if not self.seed or self.rng.random() < 0.5:
+                self.hand_out()
+        return turn is not None or self.last is not None
+
+    def hand_out(self) -> None:
+        """Take over what the last turn has claimed."""
+        last, self.last = self.last, None
+        if last is not None:
+            self.core.take_over(*last)
         self.act()
-        return turn is not None
 
     def settle(self) -> None:
         """Rounds until nothing is left to commit."""

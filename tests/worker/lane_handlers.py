@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 import time
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any
 
+from perdure.daemon.worker import lane
+from perdure.daemon.worker.spooling import write_result
 from perdure.job import job
 
 _mark: contextvars.ContextVar[int] = contextvars.ContextVar("mark", default=0)
@@ -28,6 +32,23 @@ async def mark(number: int, wait: bool) -> list[int]:
     return [before, _mark.get(), await asyncio.create_task(inside()) if wait else _mark.get()]
 
 
+@dataclass
+class Marked:
+    """An argument that runs code of the user when it is bound."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        print("bound")
+        _mark.set(self.number)
+
+
+@job("lane.bound")
+async def bound(marked: Marked | None = None) -> int:
+    """What the context variable is when the handler begins."""
+    return _mark.get()
+
+
 @job("lane.together")
 async def together(others: int) -> int:
     """Wait until so many run at once."""
@@ -45,6 +66,15 @@ async def cancel_self() -> None:
     task = asyncio.current_task()
     assert task is not None
     task.cancel()
+
+
+@job("lane.cancel_later")
+async def cancel_later() -> None:
+    """Wait, and have its task cancelled when it has ended."""
+    task = asyncio.current_task()
+    assert task is not None
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0.01, task.cancel)
 
 
 @job("lane.cancel_all")
@@ -90,3 +120,24 @@ class _Later:
 async def deep() -> str:
     """Wait in something that is no coroutine."""
     return await _Later()
+
+
+_is_free = threading.Event()
+
+
+def _write_when_free(*args: Any, **options: Any) -> str:
+    assert _is_free.wait(5), "nothing was begun meanwhile"
+    return write_result(*args, **options)
+
+
+@job("lane.slow_disk")
+async def slow_disk() -> bytes:
+    """Return what goes into the spool, which takes until `lane.free_disk`."""
+    vars(lane)["write_result"] = _write_when_free
+    return b"large"
+
+
+@job("lane.free_disk")
+async def free_disk() -> None:
+    """Let it be written."""
+    _is_free.set()

@@ -19,12 +19,44 @@ def test_context_variables_of_a_job_are_its_own(worker: Worker, wait: bool) -> N
     assert worker.results == {number: [0, number, number] for number in range(1, 101)}
 
 
+def test_arguments_are_bound_in_the_context_of_the_job(rig: Rig) -> None:
+    """What a class of the user sets or prints while its arguments are read would reach the next job, and no log."""
+    worker = rig.fork(async_slots=1)
+    try:
+        worker.perform(job_row(1, "lane.bound", {"marked": {"number": 5}}), job_row(2, "lane.bound"))
+        assert worker.results == {1: 5, 2: 0}
+        assert worker.job_log(1) == "bound\n"
+    finally:
+        worker.close()
+
+
 def test_every_slot_is_used_when_jobs_wait(rig: Rig) -> None:
     """Jobs that wait for each other would wait for ever, one slot serving them one by one."""
     worker = rig.fork(async_slots=16)
     try:
         worker.perform(*(job_row(number, "lane.together", {"others": 16}) for number in range(1, 17)))
         assert set(worker.results.values()) == {16}
+    finally:
+        worker.close()
+
+
+def test_others_begin_while_a_result_is_written(rig: Rig) -> None:
+    """A slow disk would keep the whole lane, though the handler itself has never waited."""
+    worker = rig.fork(async_slots=2)
+    try:
+        worker.perform(job_row(1, "lane.slow_disk"), job_row(2, "lane.free_disk"))
+        assert not worker.failed
+        assert worker.spooled[1].size == 5
+    finally:
+        worker.close()
+
+
+def test_a_cancellation_that_comes_late_ends_nobody_else(rig: Rig) -> None:
+    """Whoever was told of a task while its job waited may cancel it when another job runs there."""
+    worker = rig.fork(async_slots=1)
+    try:
+        worker.perform(job_row(1, "lane.cancel_later"), job_row(2, "asleep", {"seconds": 0.1}))
+        assert not worker.failed
     finally:
         worker.close()
 

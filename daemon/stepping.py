@@ -1,4 +1,4 @@
-"""A coroutine that is stepped in a context of its own, by a task that has others to run after it."""
+"""A coroutine that is begun at once, and waited for later, by a task that has other things to do."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _NOTHING: Final = object()
 class Stepping:
     """Begin with `first_step`, then await this for the rest, if there is any.
 
-    A handler's context variables stay its own, as in a task of its own; and a handler that never waits for anything
-    costs neither a task nor a turn of the loop.
+    What it does to context variables stays in its `context`, as in a task of its own; and what never waits for
+    anything costs neither a task nor a turn of the loop.
     """
 
     __slots__ = ("_context", "_waited", "cr_await")
