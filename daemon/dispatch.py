@@ -26,8 +26,9 @@ from perdure.wire.data import KindSpec, Lane
 from perdure.wire.work import Done
 
 _QUEUE_AND_KIND = attrgetter("queue", "kind")
-#: Most jobs that one turn claims from a queue before the next queue has its go.
-QUEUE_QUANTUM = 64
+#: Most jobs that one turn claims from a queue before the next queue has its go, if there are many queues. Their jobs
+#: often came in turns, so that neighbours in the file belong to different queues: larger bites touch a page for each job.
+QUEUE_QUANTUM = 16
 
 
 class Dispatch:
@@ -367,7 +368,7 @@ class Dispatch:
                 self.ledger.parked(held, SUSPECT_REASON)
                 self.gate.ended((job.id,))
         else:
-            held.estimate_ns, held.lane = self._run_times.estimate_ns(job.kind), spec.lane
+            held.estimate_ns, held.lane = self._run_times.estimate_ns(job.kind, spec.lane), spec.lane
             self.ready[held.lane].append(held)
 
     def _unblock_for(self, queue: str, kind: str) -> None:

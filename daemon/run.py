@@ -71,6 +71,7 @@ async def _serve(settings: Settings, notifier: Notifier, sockets: list[int]) -> 
                 if await _start(supervisor):
                     notifier.ready(supervisor.housekeeping.status_line())
                     log.info("daemon.ready", **_ready_facts(settings, supervisor))
+                    gc.freeze()  # what is here stays: no collection need look at it again
                     await supervisor.supervise()
             await store.end_run(info.id, clock.now_ms())
         return 0

@@ -56,7 +56,7 @@ class LogPlace:
 class JobLog:
     """One job's log. Errors of the disk are told once to descriptor 2 and then let be."""
 
-    __slots__ = ("_attempt", "_complained", "_ended", "_file", "_job_id", "_pending", "_place", "_queue")
+    __slots__ = ("_attempt", "_complained", "_ear", "_ended", "_file", "_job_id", "_pending", "_place", "_queue")
 
     def __init__(self, place: LogPlace, job_id: int, attempt: int, queue: str = "") -> None:
         self._place = place
@@ -65,6 +65,8 @@ class JobLog:
         self._queue = queue
         self._file: JobFile | None = None
         self._pending = b""
+        #: Who has heard of it: they must hear of its end also when nobody listens by then.
+        self._ear: Ear | None = None
         self._complained = False
         self._ended = False
 
@@ -96,8 +98,9 @@ class JobLog:
             self.flush()
             if self._file is not None:
                 self._file.close()
-            if self._place.ear is not None and not self._ended:
-                self._place.ear.end_of_log(self._job_id)
+            ear = self._place.ear or self._ear
+            if ear is not None and not self._ended:
+                ear.end_of_log(self._job_id)
             self._ended = True
 
     def _append(self, data: bytes) -> None:
@@ -115,8 +118,10 @@ class JobLog:
             file = None
             self._complain(error)
         ear = place.ear
-        if ear is not None and not self._ended and ear.wants_lines(self._job_id, self._queue, data):
-            self._tell(ear, data, file)
+        if ear is not None and not self._ended:
+            self._ear = ear
+            if ear.wants_lines(self._job_id, self._queue, data):
+                self._tell(ear, data, file)
 
     def _open(self) -> JobFile:
         file = JobFile(log_path(self._place.folder, self._job_id), self._place.half_bytes, counted=True)
@@ -125,7 +130,7 @@ class JobLog:
         if self._attempt > 1 or file.size:
             headline = self._headline()
             file.append(headline)
-            ear = self._place.ear
+            ear = self._place.ear or self._ear
             if ear is not None and not self._ended:
                 self._tell(ear, headline, file)
         return file

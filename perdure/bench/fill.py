@@ -49,6 +49,12 @@ def fill_running(database: Path, count: int, running: int, kind: str) -> None:
     asyncio.run(_fill_running(database, count, running, kind))
 
 
+def fill_wide(database: Path, count: int, queues: int) -> None:
+    """Available jobs in the even ones of so many queues, in turns, each queue with a kind of its own. The odd ones are
+    paused and have a job each. With one queue: all jobs in that."""
+    asyncio.run(_fill_wide(database, count, queues))
+
+
 async def recover_alone(database: Path, claim: int) -> float:
     """Seconds that the store takes by itself to open such a file, put back what ran, and claim."""
     started = time.perf_counter()
@@ -86,6 +92,21 @@ async def _fill_running(database: Path, count: int, running: int, kind: str) -> 
             await store.commit(Turn(_now(), batches=[_batch(kind, min(TURN_JOBS, count + running - first))]))
             await _checkpoint(store, number)
         await store.commit(Turn(_now(), lease=1, claims=[Claim(QUEUE, running)], claim_total=running))
+
+
+async def _fill_wide(database: Path, count: int, queues: int) -> None:
+    async with await open_sqlite(database, durability="normal", cache_bytes=CACHE_BYTES) as store:
+        odd, even = range(1, queues, 2), range(0, queues, 2)
+        for number in odd:
+            await store.pause(f"queue{number}", "bench", _now())
+        numbers = [*odd, *(even[index % len(even)] for index in range(count))]
+        for first in range(0, len(numbers), TURN_JOBS):
+            jobs = [_wide_job(number) for number in numbers[first : first + TURN_JOBS]]
+            await store.commit(Turn(_now(), batches=[NewBatch(jobs, False)]))
+
+
+def _wide_job(number: int) -> NewJob:
+    return NewJob(f"bench.wide{number}", f"queue{number}", 0, ARGS, 5, 3, 3_600_000, None, None, None)
 
 
 async def _checkpoint(store: SqliteStore, number: int) -> None:

@@ -2,75 +2,59 @@
 
 from __future__ import annotations
 
-import contextlib
+import sqlite3
 import statistics
 import time
 from pathlib import Path
 
 from perdure.bench.beside import PAIRS
-from perdure.bench.daemon import Running, daemon
+from perdure.bench.daemon import daemon
 from perdure.bench.figure import Figure, Sizes, figure
-from perdure.bench.load import ARGS, CHUNK, count, tail
-from perdure.wire.control import Enqueue, PauseQueue, ResumeQueue, WaitJobs
-from perdure.wire.data import JobSpec
+from perdure.bench.fill import fill_wide
+from perdure.errors import PerdureError
+
+#: How long one drain may take, in seconds.
+DRAIN_SECONDS = 600.0
 
 
 def wide(folder: Path, sizes: Sizes) -> list[Figure]:
     """1,000 queues with jobs, 1,000 kinds, half of the queues paused; the limit: one queue, one kind, in turns."""
-    environ = {"BENCH_KINDS": str(sizes.queues)}
     ratios, rates = [], []
-    with contextlib.ExitStack() as stack:
-        sides = []
-        for name in ("one", "many"):
-            (folder / name).mkdir()
-            running = daemon(folder / name, sizes, handlers="perdure.bench.wide_handlers", environ=environ)
-            sides.append(stack.enter_context(running))
-        one, many = sides
-        _stay_paused(many, sizes.queues)
-        for pair in range(sizes.rounds * PAIRS):
-            first, second = (one, many) if pair % 2 else (many, one)
-            rate = {id(side): _drain(side, sizes.jobs, 1 if side is one else sizes.queues) for side in (first, second)}
-            ratios.append(rate[id(many)] / rate[id(one)])
-            rates.append(rate[id(many)])
-    share = statistics.median(ratios)
-    details = (
-        f"{sizes.jobs:,} jobs over {sizes.queues // 2:,} queues, each of a kind of its own; {sizes.queues // 2:,} "
-    )
-    details += f"more queues have jobs and are paused; median of {len(ratios)} pairs, ratios {min(ratios):.2f} to "
-    details += f"{max(ratios):.2f}; counted from the moment in which the last queue is let go"
-    rate_wide = statistics.median(rates)
+    for pair in range(sizes.rounds * PAIRS):
+        order = (1, sizes.queues) if pair % 2 else (sizes.queues, 1)
+        rate = {queues: _drain(folder / f"{pair}-{queues}", sizes, queues) for queues in order}
+        ratios.append(rate[sizes.queues] / rate[1])
+        rates.append(rate[sizes.queues])
+    share, rate_wide = statistics.median(ratios), statistics.median(rates)
+    details = f"{sizes.jobs:,} jobs, enqueued in turns for {sizes.queues // 2:,} queues, each with a kind of its own; "
+    details += f"{sizes.queues // 2:,} more queues have jobs and are paused; median of {len(ratios)} pairs, ratios "
+    details += f"{min(ratios):.2f} to {max(ratios):.2f}; from the first claim of a fresh daemon to the last completion"
     limit_is = "one queue, one kind, the same handlers loaded"
     return [figure("wide", rate_wide, "jobs/s", rate_wide / share, limit_is, details, sizes)]
 
 
-def _spec(number: int) -> JobSpec:
-    return JobSpec(f"bench.wide{number}", ARGS, queue=f"queue{number}")
+def _drain(folder: Path, sizes: Sizes, queues: int) -> float:
+    """Jobs a second over the even ones of so many queues, by what the daemon has written down."""
+    folder.mkdir()
+    database = folder / "perdure.db"
+    fill_wide(database, sizes.jobs, queues)
+    environ = {"BENCH_KINDS": str(sizes.queues)}
+    with daemon(folder, sizes, handlers="perdure.bench.wide_handlers", environ=environ):
+        reader = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+        try:
+            milliseconds = _milliseconds(reader, sizes.jobs)
+        finally:
+            reader.close()
+    return sizes.jobs / max(milliseconds, 1) * 1000
 
 
-def _stay_paused(running: Running, queues: int) -> None:
-    """The odd queues are paused, with a job in each."""
-    odd = range(1, queues, 2)
-    for number in odd:
-        running.caller.request(PauseQueue(f"queue{number}"))
-    running.caller.request(Enqueue([_spec(number) for number in odd]))
-
-
-def _drain(running: Running, jobs: int, queues: int) -> float:
-    """Jobs a second over the even ones of so many queues."""
-    caller = running.caller
-    even = range(0, queues, 2)
-    for number in even:
-        caller.request(PauseQueue(f"queue{number}"))
-    specs = [_spec(even[number % len(even)]) for number in range(jobs)]
-    ids: list[int] = []
-    for first in range(0, jobs, CHUNK):
-        ids += [one.id for one in caller.request(Enqueue(specs[first : first + CHUNK]), timeout_s=60)]
-    for number in even:
-        caller.request(ResumeQueue(f"queue{number}"))
-    started = time.perf_counter()
-    before = count(running.database, ids, "completed")
-    caller.request(WaitJobs(tail(ids)), timeout_s=600)
-    while count(running.database, ids, "completed") < jobs:
-        time.sleep(0.001)
-    # One that has let all its jobs go before the last queue was released has nothing left to be measured by.
-    return max(jobs - before, 1) / (time.perf_counter() - started)
+def _milliseconds(reader: sqlite3.Connection, jobs: int) -> int:
+    deadline, done = time.monotonic() + DRAIN_SECONDS, 0
+    while time.monotonic() < deadline:
+        done, first, last = reader.execute(
+            "SELECT count(*), min(attempted_at), max(finalized_at) FROM jobs WHERE finalized_at IS NOT NULL"
+        ).fetchone()
+        if done == jobs:
+            return int(last - first)
+        time.sleep(0.2)
+    raise PerdureError(f"{done} of {jobs} jobs were done after {DRAIN_SECONDS:g} s: see the daemon's log above")

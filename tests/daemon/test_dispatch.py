@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from perdure.daemon.isolation import SUSPECTS
 from perdure.daemon.ledger import Death
 from perdure.store.models import NewBatch, NewJob, Turn
-from perdure.wire.data import ErrorData
+from perdure.wire.data import ErrorData, Lane
 from perdure.wire.work import Done, Failed
-from tests.daemon.world import END, World, spec
+from tests.daemon.world import END, LIMITS, World, spec
 
 
 def test_a_new_job_is_claimed_and_sent_in_the_turn_that_inserts_it() -> None:
@@ -314,6 +314,16 @@ def test_mixed_lanes_in_one_queue_all_complete(workers: int) -> None:
         world.enqueue(3, kind="io")
     world.run_all()
     assert {row.state for row in world.store.rows.values()} == {"completed"}
+
+
+@pytest.mark.parametrize(("lane", "most"), [("sync", LIMITS.prefetch_jobs), ("async", LIMITS.async_slots)])
+def test_a_new_kind_is_thought_to_be_as_short_as_the_others(lane: Lane, most: int) -> None:
+    """With a thousand kinds each would be sent two at a time, and workers would wait for each of these."""
+    world = World([spec("known", lane), spec("new", lane)], workers=1)
+    world.learn("known", 1_000)
+    world.enqueue(LIMITS.prefetch_jobs, "new")
+    world.turn()
+    assert len(world.workers[1].lanes[lane]) == most
 
 
 @settings(max_examples=60, deadline=None)
