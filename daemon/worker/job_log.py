@@ -130,7 +130,7 @@ class JobLog:
         if self._attempt > 1 or file.size:
             headline = self._headline()
             file.append(headline)
-            ear = self._place.ear or self._ear
+            ear = self._place.ear
             if ear is not None and not self._ended:
                 self._tell(ear, headline, file)
         return file

@@ -53,14 +53,26 @@ class Stream:
             try:
                 with self.session.subscription(self._request) as news:
                     for message in news:
-                        message.entries = [new for entry in message.entries for new in self._new(entry)]
-                        yield message
+                        yield from self._read(message)
                 return
             except DaemonUnreachable:
                 if not self.session.live:
                     raise
             self.session = _again(self.session, self._settings)
             yield None
+
+    def _read(self, message: News) -> Iterator[News]:
+        """What is new in it. Raises DaemonUnreachable after what was heard until then: it counts as shown."""
+        told, message.entries = message.entries, []
+        try:
+            for entry in told:
+                # One after the other: what came before a failure stays.
+                message.entries.extend(self._new(entry))
+        except DaemonUnreachable:
+            message.ended = False
+            yield message
+            raise
+        yield message
 
     def _new(self, entry: Entry) -> Iterator[Entry]:
         if not isinstance(entry, LogText | Emitted):
@@ -69,6 +81,7 @@ class Stream:
         heard = self.heard_of(entry.id)
         if isinstance(entry, LogText) and (gap := heard.gap(entry)) is not None:
             for piece in _pieces(self.session, entry.id, *gap):
+                heard.end = piece.next_offset
                 yield LogText(entry.id, piece.text, count_lines(piece.text.encode()), True, piece.offset)
         new = heard.new(entry)
         if new is not None:

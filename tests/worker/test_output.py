@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from perdure.clock import ManualClock
 from perdure.daemon.joblog import log_path
 from perdure.daemon.worker.job_log import JobLog, LogPlace
+from perdure.daemon.worker.news_buffer import LINES_ROOM
+from perdure.daemon.worker.newsroom import Newsroom
+from perdure.daemon.worker.port import Port
+from perdure.wire.work import FollowQueues
 from tests.worker.rig import Rig, Worker, job_row
 
 
@@ -95,6 +101,22 @@ def test_a_disk_that_fills_up_is_let_be(tmp_path: Path, monkeypatch: pytest.Monk
     log.write(b"last\n")
     log.close()
     assert log_path(tmp_path, 1).read_bytes() == b"first\nlast\n"
+
+
+async def test_a_log_that_was_heard_ends_for_its_listeners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was left out of it would stay on the worker's account for ever, if everybody had gone away meanwhile."""
+    place = LogPlace(tmp_path, 1 << 20, ManualClock())
+    newsroom = Newsroom(cast(Port, None), place, ManualClock(), asyncio.get_running_loop())
+    ended: list[int] = []
+    monkeypatch.setattr(newsroom.buffer, "end", ended.append)
+    newsroom.follow_queues(FollowQueues([], everything=True))
+    log, silent = JobLog(place, 1, 1), JobLog(place, 2, 1)
+    for _ in range(2 * LINES_ROOM // 1000):
+        log.write(b"x" * 999 + b"\n")
+    newsroom.follow_queues(FollowQueues([]))
+    log.close()
+    silent.close()
+    assert ended == [1]
 
 
 def test_a_log_can_be_written_after_its_end(tmp_path: Path) -> None:
