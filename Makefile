@@ -54,7 +54,7 @@ demo: setup $(DEMO) ## feed Postgres, Qdrant and a graph; kill -9; stop Postgres
 
 .PHONY: test
 test: setup ## all tests but the long campaigns
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 .PHONY: test-crash
 test-crash: setup ## the long kill -9 campaign

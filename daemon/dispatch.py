@@ -26,8 +26,8 @@ from perdure.wire.data import KindSpec, Lane
 from perdure.wire.work import Done
 
 _QUEUE_AND_KIND = attrgetter("queue", "kind")
-#: Most jobs that one turn claims from a queue before the next queue has its go, if there are many queues. Their jobs
-#: often came in turns, so that neighbours in the file belong to different queues: larger bites touch a page for each job.
+#: Most jobs that one turn claims from a queue before the next one has its go. Jobs of many queues often came in turns,
+#: so that neighbours in the file are of different queues: larger bites touch a page for each job.
 QUEUE_QUANTUM = 16
 
 
@@ -113,22 +113,13 @@ class Dispatch:
         stale: list[int] = []
         self.ledger.completed(self._drop_all(state, message.completed, stale))
         for job_id, result_json in message.results:
-            held = self._drop(state, job_id)
-            if held is None:
-                stale.append(job_id)
-            else:
+            for held in self._drop_all(state, (job_id,), stale):
                 self.ledger.result(held, result_json)
         for job_id, blob_json in message.spooled:
-            held = self._drop(state, job_id)
-            if held is None:
-                stale.append(job_id)
-            else:
+            for held in self._drop_all(state, (job_id,), stale):
                 self.ledger.spooled(held, blob_json)
         for failure in message.failed:
-            held = self._drop(state, failure.id)
-            if held is None:
-                stale.append(failure.id)
-            else:
+            for held in self._drop_all(state, (failure.id,), stale):
                 self.judge.failed(held, failure, now, worker)
         for timing in message.timings:
             self._run_times.learn(timing.kind, timing.total_ns / max(timing.count, 1), self.kinds)

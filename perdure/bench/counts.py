@@ -5,99 +5,64 @@
 
 from __future__ import annotations
 
-import collections
-import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from perdure.bench.counted import Counts, create, read
-from perdure.bench.daemon import Running, daemon
-from perdure.bench.figure import Sizes
-from perdure.bench.load import prepare, release
+from perdure.bench.lockstep import BEGIN, END, JOBS, Counts
 
-#: Jobs of the drain.
-JOBS = 6_000
-#: Rounds; the median counts.
-ROUNDS = 3
-#: Calls of the system that are counted where strace is: files and sockets, no waiting for locks.
-CALLS = (
-    "pread64",
-    "pwrite64",
-    "fdatasync",
-    "fsync",
-    "sendto",
-    "sendmsg",
-    "recvfrom",
-    "recvmsg",
-    "epoll_pwait",
-    "fcntl",
-)
-STRACE = ("strace", "--follow-forks", "--seccomp-bpf", "--quiet=all", "-a0", "-s0", "-e", f"trace={','.join(CALLS)}")
-SIZES = Sizes(workers=2)
+STRACE = ("strace", "--follow-forks", "--quiet=all", "-a0", "-s64")
+#: Waiting for each other's locks, and for memory: how often depends on the machine.
+UNCOUNTED: Final = frozenset(("futex", "mmap", "munmap", "mprotect", "madvise", "brk", "sched_yield"))
 
 Counted = Mapping[str, float]
 
-#: How far above its recorded value a count may be. What depends on how many jobs a turn finds waiting moves a little
-#: with the machine; what does not, hardly.
+#: How far above its recorded value a count may be: the same code counts the same anywhere, another SQLite nearly so.
 TOLERANCE: Final = {
-    "commits per 1,000 jobs": 0.5,
-    "statements per commit": 0.15,
-    "messages per 1,000 jobs": 0.5,
+    "commits per 1,000 jobs": 0.05,
+    "statements per commit": 0.05,
+    "messages per 1,000 jobs": 0.05,
     "bytes on the wire per job": 0.05,
-    "system calls per 1,000 jobs": 0.3,
-    "writes to files per 1,000 jobs": 0.2,
-    "syncs per 1,000 jobs": 0.6,
+    "pages written per 1,000 jobs": 0.1,
+    "system calls per 1,000 jobs": 0.15,
+    "syncs per 1,000 jobs": 0.1,
 }
 
 
 def count_messages(folder: Path) -> Counted:
-    """What the supervisor says to SQLite and on its sockets while no-op jobs are drained."""
-    path = folder / "counts"
-    create(path)
-    command = (sys.executable, "-m", "perdure.bench.counted")
-    rounds = []
-    with daemon(folder, SIZES, command=command, environ={"BENCH_COUNTS": str(path)}) as running:
-        for _ in range(ROUNDS):
-            ids = prepare(running, "bench.noop", JOBS)
-            before = read(path)
-            release(running, ids)
-            after = read(path)
-            counts = Counts(*(new - old for old, new in zip(before, after, strict=True)))
-            rounds.append(
-                {
-                    "commits per 1,000 jobs": counts.commits / JOBS * 1000,
-                    "statements per commit": counts.statements / counts.commits,
-                    "messages per 1,000 jobs": (counts.messages_sent + counts.messages_received) / JOBS * 1000,
-                    "bytes on the wire per job": counts.bytes / JOBS,
-                }
-            )
-    return _median(rounds)
+    """What a supervisor says to SQLite and on its sockets while no-op jobs are drained, in lockstep."""
+    counts = _run(folder)
+    return {
+        "commits per 1,000 jobs": counts.commits / JOBS * 1000,
+        "statements per commit": counts.statements / counts.commits,
+        "messages per 1,000 jobs": counts.messages / JOBS * 1000,
+        "bytes on the wire per job": counts.bytes / JOBS,
+        "pages written per 1,000 jobs": counts.pages / JOBS * 1000,
+    }
 
 
 def count_calls(folder: Path) -> Counted | None:
-    """System calls of the supervisor, with all its threads; None where strace does not work."""
+    """System calls of the same drain, both ends of its sockets included; None where strace does not work."""
     if not can_trace():
         return None
     log = folder / "calls"
-    rounds = []
-    command = (*STRACE, "-o", str(log), sys.executable, "-m", "perdure")
-    with daemon(folder, SIZES, command=command) as running:
-        for _ in range(ROUNDS):
-            ids = prepare(running, "bench.noop", JOBS)
-            before = log.stat().st_size
-            release(running, ids)
-            with log.open("rb") as file:
-                file.seek(before)
-                rounds.append(_of_supervisor(running, file.read().decode().splitlines()))
-    return _median(rounds)
+    _run(folder, *STRACE, "-o", str(log))
+    lines = log.read_text(errors="replace").splitlines()
+    begin, end = (next(index for index, line in enumerate(lines) if mark in line) for mark in (BEGIN, END))
+    # A call that goes on while others call has a second line, which begins with "<... name resumed>".
+    names = [line.partition(" ")[2].lstrip().partition("(")[0] for line in lines[begin + 1 : end]]
+    calls = [name for name in names if name.isidentifier() and name not in UNCOUNTED]
+    syncs = sum(name in ("fdatasync", "fsync") for name in calls)
+    return {
+        "system calls per 1,000 jobs": len(calls) / JOBS * 1000,
+        "syncs per 1,000 jobs": syncs / JOBS * 1000,
+    }
 
 
 def can_trace() -> bool:
@@ -107,24 +72,10 @@ def can_trace() -> bool:
     return subprocess.run([*STRACE, "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
 
 
-def _of_supervisor(running: Running, lines: Iterable[str]) -> dict[str, float]:
-    """The calls of the supervisor's threads. One that goes on while others call has a second line, with other words."""
-    threads = set(os.listdir(f"/proc/{running.pid}/task"))
-    found: collections.Counter[str] = collections.Counter()
-    for line in lines:
-        thread, _, rest = line.partition(" ")
-        name = rest.lstrip().partition("(")[0]
-        if thread in threads and name in CALLS:
-            found[name] += 1
-    return {
-        "system calls per 1,000 jobs": sum(found.values()) / JOBS * 1000,
-        "writes to files per 1,000 jobs": found["pwrite64"] / JOBS * 1000,
-        "syncs per 1,000 jobs": (found["fdatasync"] + found["fsync"]) / JOBS * 1000,
-    }
-
-
-def _median(rounds: list[dict[str, float]]) -> Counted:
-    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+def _run(folder: Path, *before: str) -> Counts:
+    database = Path(tempfile.mkdtemp(dir=folder)) / "perdure.db"
+    command = [*before, sys.executable, "-m", "perdure.bench.lockstep", str(database)]
+    return msgspec.json.decode(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout, type=Counts)
 
 
 def grown(counts: Counted, recorded: Counted) -> list[str]:
