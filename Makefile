@@ -52,9 +52,12 @@ $(DEMO): pyproject.toml | $(STAMP)
 demo: setup $(DEMO) ## feed Postgres, Qdrant and a graph; kill -9; stop Postgres for 10 s; count all (DEMO_DIR=… for other files)
 	@$(BIN)/python -m examples.demo
 
+# Tests wait a third of their time, so three processes fit on two cores. `make test TESTERS=2` goes easier on a busy machine.
+TESTERS ?= 3
+
 .PHONY: test
 test: setup ## all tests but the long campaigns
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup
+	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadgroup
 
 .PHONY: test-crash
 test-crash: setup ## the long kill -9 campaign

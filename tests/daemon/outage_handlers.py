@@ -19,7 +19,7 @@ LINE_PORT = "TEST_LINE_PORT"
 #: The file in which each call to a database is noted: a line of JSON each, whatever process makes it.
 JOURNAL = "TEST_OUTAGE_JOURNAL"
 #: More than a socket buffers, so that it can be cut in the middle.
-BIG_ROWS, BIG_TEXT = 400, "x" * 500
+BIG_ROWS, BIG_TEXT = 120, "x" * 500
 
 #: One at a time in a process: two would wait for each other's connections.
 _filling = asyncio.Lock()
