@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextvars
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -68,7 +67,7 @@ class Committer:
 
     def begin(self, turn: Turn) -> Stepping:
         """`commit`, with the store at work when this returns; await it for the result."""
-        commit = Stepping(self.commit(turn), contextvars.copy_context())
+        commit = Stepping(self.commit(turn))
         commit.first_step()
         return commit
 

@@ -49,7 +49,7 @@ class Dispatch:
         self.next_due: int | None = None
         self._lease = first_lease
         self._batches: list[NewBatch] = []
-        self._run_times = RunTimes()
+        self._run_times = RunTimes(limits.async_slots)
         self._claimable = Room(limits, self._run_times)
         self._actions: list[Action] = []
         #: Queues and kinds of what the last turn has claimed, until it is taken over.

@@ -14,9 +14,13 @@ ESTIMATE_WEIGHT = 0.3
 
 
 class RunTimes:
-    """Exponentially weighted averages, by kind; and for each lane that of the kind which ran last."""
+    """Exponentially weighted averages, by kind; and for each lane that of the kind which ran last.
 
-    def __init__(self) -> None:
+    What a job costs its lane: in the async lane `async_slots` run at a time, so each costs so much less of its time.
+    """
+
+    def __init__(self, async_slots: int = 1) -> None:
+        self._async_slots = async_slots
         self._by_kind: dict[str, float] = {}
         self.by_lane: dict[Lane, float] = {"sync": FIRST_ESTIMATE_NS, "async": FIRST_ESTIMATE_NS}
 
@@ -34,9 +38,11 @@ class RunTimes:
 
     def learn(self, kind: str, measured_ns: float, kinds: Mapping[str, KindSpec]) -> None:
         """Jobs of a kind took so long on average. The first measurement starts the average."""
+        spec = kinds.get(kind)
+        if spec is not None and spec.lane == "async":
+            measured_ns /= self._async_slots
         known = self._by_kind.get(kind, measured_ns)
         self._by_kind[kind] = known + ESTIMATE_WEIGHT * (measured_ns - known)
-        spec = kinds.get(kind)
         if spec is not None:
             self.by_lane[spec.lane] = self._by_kind[kind]
 

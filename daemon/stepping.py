@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine, Generator
-from contextvars import Context
 from types import CoroutineType
 from typing import Any, Final, cast
 
@@ -11,25 +10,20 @@ _NOTHING: Final = object()
 
 
 class Stepping:
-    """Begin with `first_step`, then await this for the rest, if there is any.
+    """Begin with `first_step`, then await this for the rest, if there is any."""
 
-    What it does to context variables stays in its `context`, as in a task of its own; and what never waits for
-    anything costs neither a task nor a turn of the loop.
-    """
+    __slots__ = ("_waited", "cr_await")
 
-    __slots__ = ("_context", "_waited", "cr_await")
-
-    def __init__(self, awaitable: Awaitable[Any], context: Context) -> None:
+    def __init__(self, awaitable: Awaitable[Any]) -> None:
         #: The coroutine; of this name, so that whoever looks for stacks finds the way into it.
         self.cr_await: Coroutine[Any, Any, Any] = (
             awaitable if type(awaitable) is CoroutineType else _awaiting(awaitable)
         )
-        self._context = context
         self._waited: object = _NOTHING
 
     def first_step(self) -> None:
         """Run to the first wait. Raises StopIteration with the result if there is none, and what the coroutine does."""
-        self._waited = self._context.run(self.cr_await.send, None)
+        self._waited = self.cr_await.send(None)
 
     # --- what `await` needs
 
@@ -44,15 +38,15 @@ class Stepping:
         if waited is not _NOTHING:
             self._waited = _NOTHING
             return waited
-        return self._context.run(self.cr_await.send, None)
+        return self.cr_await.send(None)
 
     def throw(self, *error: Any) -> object:
         """Raise something where the coroutine waits: a cancellation."""
-        return self._context.run(self.cr_await.throw, *error)
+        return self.cr_await.throw(*error)
 
     def close(self) -> None:
         """End the coroutine where it waits."""
-        self._context.run(self.cr_await.close)
+        self.cr_await.close()
 
 
 async def _awaiting(awaitable: Awaitable[Any]) -> Any:

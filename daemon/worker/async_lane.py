@@ -1,18 +1,16 @@
-"""The async lane: many jobs at once on the loop of the worker's second thread.
+"""The async lane: many jobs at once, as tasks on the loop of the worker's second thread.
 
-A slot that is in use has a task, which runs one job after the other as long as they wait for nothing. When one waits,
-another slot's task takes the next job, and the task ends with the one that has waited: somebody may know the task by
-then, and cancel it later.
+Each job has a task of its own, also one that waits for nothing: whoever has got hold of a task may cancel it late,
+and must not hit the job after it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Set
-from contextvars import Context, copy_context
+from collections.abc import Callable, Iterable, Set
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from perdure.daemon.stepping import Stepping
 from perdure.daemon.worker.alarm import timeout_error
@@ -26,16 +24,19 @@ from perdure.wire.work import Failed, JobRow
 
 #: How long to wait when the supervisor reads slowly, seconds.
 _RETRY_SECONDS: Final = 0.005
+#: How long outcomes may wait for others while there is more to begin, nanoseconds. An async job costs more than a sync
+#: one, so that it takes longer until a batch is worth a turn of the supervisor.
+GATHER_NS: Final = 4_000_000
+#: The same while other jobs run, and there is none to begin.
+_SHORT_GATHER_NS: Final = 1_000_000
 #: With so many outcomes unsent, nothing more is begun.
 _MOST_UNSENT: Final = 256
-#: How long jobs that do not wait may keep the loop from everything else, nanoseconds.
-_TURN_NS: Final = 2_000_000
 
 
 class _Running(NamedTuple):
-    """The task that runs a job, and the job's desk if it has one."""
+    """A job's task, and its desk if it has one."""
 
-    task: asyncio.Task[None]
+    task: asyncio.Task[Outcome]
     desk: JobDesk | None
 
 
@@ -60,8 +61,6 @@ class AsyncLane:
         #: Those of them that were told to end.
         self._stopping: set[int] = set()
         self._flush_planned = False
-        #: The task that takes the next job; the others have one that waits, or are about to end.
-        self._next: asyncio.Task[None] | None = None
 
     def offer(self, rows: Iterable[JobRow]) -> None:
         """Start these jobs, or put them in line."""
@@ -98,123 +97,65 @@ class AsyncLane:
         """Nothing runs, nothing waits, everything has been told. `on_idle` is called when this becomes true."""
         return not self._running and not self._queue and not self._outbox.count
 
-    # --- a slot: one job after the other
+    # --- one job: start, perform, finish
 
     def _start_next(self) -> None:
-        """Have a task take the next job, if there is one, and a slot; unless one is about to.
+        """Fill the free slots, unless the supervisor does not even take what is done."""
+        while self._queue and self._free and self._outbox.count < _MOST_UNSENT:
+            self._start(self._queue.popleft())
 
-        Not when the supervisor does not even take what is done.
-        """
-        if self._next is None and self._queue and self._free and self._outbox.count < _MOST_UNSENT:
-            slot = self._free.pop()
-            self._next = task = self._loop.create_task(self._serve(slot))
-            task.add_done_callback(partial(self._served, slot))
-
-    async def _serve(self, slot: SlotWriter) -> None:
-        """Run jobs until there are none, or one has waited, so that another task takes the next one.
-
-        A task that was cancelled ends with its job: no other job shall hear of that.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        turn_ends_ns = self._bench.clock.monotonic_ns() + _TURN_NS
-        while self._queue and self._outbox.count < _MOST_UNSENT:
-            ended_ns = await self._run(self._queue.popleft(), slot, task)
-            if task.cancelling() or self._next is not task:
-                return
-            if ended_ns > turn_ends_ns:
-                await asyncio.sleep(0)
-                turn_ends_ns = self._bench.clock.monotonic_ns() + _TURN_NS
-
-    def _served(self, slot: SlotWriter, task: asyncio.Task[None]) -> None:
-        """A callback, because a task that is cancelled before its first step never runs at all."""
-        self._free.append(slot)
-        if self._next is task:
-            self._next = None
-        self._start_next()
-        if not task.cancelled():
-            task.result()
-
-    async def _run(self, row: JobRow, slot: SlotWriter, task: asyncio.Task[None]) -> int:
-        """Run one job: record its start, perform it, record its end, which is returned (CLOCK_MONOTONIC, ns)."""
-        bench = self._bench
-        started_ns = bench.clock.monotonic_ns()
-        handler = bench.handlers.get(row.kind)
+    def _start(self, row: JobRow) -> None:
+        started_ns = self._bench.clock.monotonic_ns()
+        handler = self._bench.handlers.get(row.kind)
         if handler is None:
-            return self._end_unbegun(row, unknown_kind(row), started_ns)
-        if handler.needs and (refused := refusal(bench, handler, row)) is not None:
-            return self._end_unbegun(row, refused, started_ns)
+            self._end_unbegun(row, unknown_kind(row), started_ns)
+            return
+        if handler.needs and (refused := refusal(self._bench, handler, row)) is not None:
+            self._end_unbegun(row, refused, started_ns)
+            return
+        slot = self._free.pop()
         slot.begin(row.id, row.attempt, started_ns, row.timeout_ms)
-        desk = JobDesk(bench, row) if handler.wants_context else None
+        desk = JobDesk(self._bench, row) if handler.wants_context else None
+        task = self._loop.create_task(self._perform(handler, row, started_ns, desk), name=job_name(row))
         self._running[row.id] = _Running(task, desk)
-        task.set_name(job_name(row))
-        outcome = await self._perform(handler, row, started_ns, desk)
-        del self._running[row.id]
-        if row.id in self._stopping:
-            self._stopping.discard(row.id)
-            if isinstance(outcome, Failed):
-                outcome.stopped = True
-        ended_ns = bench.clock.monotonic_ns()
-        is_due = self._outbox.add(handler, row, outcome, started_ns, ended_ns)
-        slot.finish()
-        if is_due:
-            self._outbox.try_flush()
-        self._plan_flush()
-        return ended_ns
+        task.add_done_callback(partial(self._finish, handler, row, slot, started_ns))
 
-    def _end_unbegun(self, row: JobRow, failed: Failed, now_ns: int) -> int:
+    def _end_unbegun(self, row: JobRow, failed: Failed, now_ns: int) -> None:
         self._outbox.add(None, row, failed, now_ns, now_ns)
         self._plan_flush()
-        return now_ns
 
     async def _perform(self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None) -> Outcome:
         """Bind the arguments, await the handler, encode its result; whatever is raised becomes a Failed."""
-        context = copy_context()
-        log = context.run(self._bench.output.begin_async_job, row)
+        log = self._bench.output.begin_async_job(row)
         try:
-            result = await self._call(handler, row, started_ns, desk, context)
-            if result is None and (desk is None or desk.result is None):
-                return None
-            outcome = settle(self._bench, row, result, desk)
-            if not callable(outcome):
-                return outcome
-            if self._next is asyncio.current_task():
-                self._hand_over()
-            return await self._bench.spool.off_loop(outcome)
+            return await self._call(handler, row, started_ns, desk)
         except BaseException as error:  # SystemExit would end the loop, and a cancellation from within is a failure
-            return context.run(fail, row, handler, error)
+            return fail(row, handler, error)
         finally:
             if desk is not None:
                 desk.close()
             if log is not None:
                 log.close()
 
-    async def _call(
-        self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None, context: Context
-    ) -> object:
-        """What the handler returns. Its time limit can only end a wait, so without one it costs nothing."""
-        stepping = Stepping(context.run(self._begin, handler, row, started_ns, desk), context)
+    async def _call(self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None) -> Outcome:
+        result = await self._result(handler, row, started_ns, desk)
+        if result is None and (desk is None or desk.result is None):
+            return None
+        outcome = settle(self._bench, row, result, desk)
+        return await self._bench.spool.off_loop(outcome) if callable(outcome) else outcome
+
+    async def _result(self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None) -> object:
+        """What the handler returns. A time limit can only end a wait, so it is armed at the first one."""
+        args = handler.bind(row.args)
+        if handler.wants_context:
+            stepping = Stepping(handler.function(make_context(self._bench, row, args, started_ns, desk), **args))
+        else:
+            stepping = Stepping(handler.function(**args))
         try:
             stepping.first_step()
         except StopIteration as end:
             return end.value
-        self._hand_over()
         return await self._wait(stepping, row, started_ns)
-
-    def _begin(self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None) -> Awaitable[Any]:
-        """Bind the arguments and call the handler. In the job's context: both may run code of the user."""
-        args = handler.bind(row.args)
-        awaitable: Awaitable[Any]
-        if handler.wants_context:
-            awaitable = handler.function(make_context(self._bench, row, args, started_ns, desk), **args)
-        else:
-            awaitable = handler.function(**args)
-        return awaitable
-
-    def _hand_over(self) -> None:
-        """The job of the task that took jobs until now is about to wait: another one takes the next."""
-        self._next = None
-        self._start_next()
 
     async def _wait(self, stepping: Stepping, row: JobRow, started_ns: int) -> object:
         """The rest of a handler that waits for something. Raises JobTimeout when its time is over."""
@@ -233,13 +174,38 @@ class AsyncLane:
                 raise timeout_error(row.timeout_ms or 0) from cancelled
             raise
 
+    def _finish(
+        self, handler: Handler, row: JobRow, slot: SlotWriter, started_ns: int, task: asyncio.Task[Outcome]
+    ) -> None:
+        """Record the end. A callback, because a task that is cancelled before its first step never runs at all."""
+        del self._running[row.id]
+        if task.cancelled():
+            outcome: Outcome = fail(row, handler, asyncio.CancelledError("cancelled within the worker"))
+        else:
+            outcome = task.result()
+        if row.id in self._stopping:
+            self._stopping.discard(row.id)
+            if isinstance(outcome, Failed):
+                outcome.stopped = True
+        ended_ns = self._bench.clock.monotonic_ns()
+        is_due = self._outbox.add(handler, row, outcome, started_ns, ended_ns)
+        slot.finish()
+        self._free.append(slot)
+        if is_due:
+            self._outbox.try_flush()
+        self._start_next()
+        self._plan_flush()
+
     # --- telling
 
     def _plan_flush(self) -> None:
-        """Flush once this turn of the loop is over: what finishes together travels together."""
+        """Flush at once if that was the last job; else a little later, as jobs that finish together travel together."""
         if not self._flush_planned:
             self._flush_planned = True
-            self._loop.call_soon(self._flush)
+            if self._queue or self._running:
+                self._loop.call_later((GATHER_NS if self._queue else _SHORT_GATHER_NS) / 1e9, self._flush)
+            else:
+                self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_planned = False

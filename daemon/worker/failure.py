@@ -29,6 +29,8 @@ def failure(job_id: int, error: BaseException, permanent: Classes = (), transien
         retryable = is_retryable(error, _meant(error, permanent), transient)
         retry_after_ms = _retry_after_ms(error)
         failed = Failed(job_id, describe(error), retryable, retry_after_ms)
+        if retry_after_ms is None and isinstance(error, Retry) and error.after is not None:
+            failed.error.message += f" (after={error.after!r:.100} is not a duration, so the backoff decides)"
         if culprit is not None and retryable:
             failed.dependency, failed.refused, failed.busy = culprit
         return failed
@@ -121,5 +123,5 @@ def _retry_after_ms(error: BaseException) -> int | None:
     try:
         return parse_duration_ms(error.after)
     except Exception:
-        # A wish that cannot be read must not turn "try again" into something else.
+        # A wish that cannot be read must not turn "try again" into something else; `failure` says so.
         return None

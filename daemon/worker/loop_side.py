@@ -74,6 +74,7 @@ class LoopSide:
         self._watching = False
         self._draining = False
         self._sync_ended = False
+        self._ended = False
         self._async: AsyncLane
         self._channel: Channel[ToWorker] = Channel(
             sock,
@@ -91,11 +92,11 @@ class LoopSide:
         self._async = lane
         self._lag.start()
         self._channel.send(Hello(os.getpid()))
-        stopped = False
-        while not stopped:
+        while not self._ended:
             try:
                 self._loop.run_forever()
-                stopped = True
+                if not self._ended:
+                    log.warning("worker.loop_stopped", advice="a job has called loop.stop(); the loop goes on")
             except (SystemExit, KeyboardInterrupt) as error:
                 # A background task of a handler raised it; jobs themselves are guarded. The loop can go on.
                 log.warning("worker.background_task_raised", type=type(error).__name__, advice="ignored")
@@ -112,6 +113,7 @@ class LoopSide:
         if self._draining and self._sync_ended and self._async.idle:
             self._bench.view.flush()
             if not self._channel.pending_bytes:
+                self._ended = True
                 self._loop.stop()
 
     # --- messages

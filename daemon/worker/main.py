@@ -32,7 +32,7 @@ from perdure.clock import SystemClock
 from perdure.daemon.process_control import die_with, set_process_name
 from perdure.daemon.worker import stacks
 from perdure.daemon.worker.alarm import Alarm
-from perdure.daemon.worker.async_lane import AsyncLane
+from perdure.daemon.worker.async_lane import GATHER_NS, AsyncLane
 from perdure.daemon.worker.commands import Commands
 from perdure.daemon.worker.handlers import Handlers
 from perdure.daemon.worker.job_log import LogPlace
@@ -192,7 +192,7 @@ class Worker:
         self._side = LoopSide(self._loop, self._sock, self._sync, alarm, bench, fds.stacks, lag)
         port.older, port.before = self._side.unsent, newsroom.flush_ended
         slots = [self._page.slot_writer(index) for index in range(1, self._page.async_slots + 1)]
-        box = Outbox(port, self._page.done_ring("async"))
+        box = Outbox(port, self._page.done_ring("async"), GATHER_NS)
         self._async = AsyncLane(bench, slots, box, self._loop, self._side.stop_if_done)
         self._thread = threading.Thread(target=self._turn_loop, name="perdure-loop", daemon=True)
         os.register_at_fork(after_in_child=self._let_go)

@@ -29,9 +29,10 @@ class Outbox:
     neighbours; therefore the lock. It is never held by the loop's thread while that waits.
     """
 
-    def __init__(self, port: Port, ring: DoneRing) -> None:
+    def __init__(self, port: Port, ring: DoneRing, age_ns: int = BATCH_AGE_NS) -> None:
         self._port = port
         self._ring = ring
+        self._age_ns = age_ns
         self._lock = threading.Lock()
         self._clear()
 
@@ -71,7 +72,7 @@ class Outbox:
         return (
             took_ns > LONG_JOB_NS
             or count >= BATCH_JOBS
-            or ended_ns - self._first_ns > BATCH_AGE_NS
+            or ended_ns - self._first_ns > self._age_ns
             or self._result_chars > BATCH_RESULT_CHARS
         )
 

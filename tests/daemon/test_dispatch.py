@@ -316,6 +316,15 @@ def test_mixed_lanes_in_one_queue_all_complete(workers: int) -> None:
     assert {row.state for row in world.store.rows.values()} == {"completed"}
 
 
+def test_what_is_sent_ahead_to_the_async_lane_counts_by_its_share_of_the_slots() -> None:
+    """Jobs that run side by side each take as long as all of them: next to nothing would be sent ahead."""
+    world = World([spec("io", "async")], workers=1)
+    world.learn("io", LIMITS.prefetch_ns / 4)
+    world.enqueue(LIMITS.prefetch_jobs, "io")
+    world.turn()
+    assert len(world.workers[1].lanes["async"]) == 4 * LIMITS.async_slots
+
+
 @pytest.mark.parametrize(("lane", "most"), [("sync", LIMITS.prefetch_jobs), ("async", LIMITS.async_slots)])
 def test_a_new_kind_is_thought_to_be_as_short_as_the_others(lane: Lane, most: int) -> None:
     """With a thousand kinds each would be sent two at a time, and workers would wait for each of these."""

@@ -141,3 +141,19 @@ async def slow_disk() -> bytes:
 async def free_disk() -> None:
     """Let it be written."""
     _is_free.set()
+
+
+@job("lane.late_cancel")
+async def late_cancel() -> int:
+    """Ask for its own task's end a little later than it ends."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_later(0.003, task.cancel)
+    return 1
+
+
+@job("lane.stop_loop")
+async def stop_loop() -> int:
+    """Stop the loop that it runs on."""
+    asyncio.get_running_loop().stop()
+    return 1

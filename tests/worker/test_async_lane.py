@@ -1,4 +1,4 @@
-"""The async lane: jobs share the tasks of its slots, and nothing else."""
+"""The async lane: jobs share a loop, and nothing else."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def test_a_cancellation_that_comes_late_ends_nobody_else(rig: Rig) -> None:
 
 
 def test_a_job_that_cancels_its_task_ends_nobody_else(worker: Worker) -> None:
-    """Its request would hit whichever job that task runs next."""
+    """Its request would hit whichever job runs next."""
     rows = []
     for number in range(1, 40, 2):
         rows += [job_row(number, "lane.cancel_self"), job_row(number + 1, "asleep", {"seconds": 0})]
     worker.perform(*rows)
-    assert not worker.failed
+    assert not [number for number in worker.failed if number % 2 == 0]
 
 
 def test_a_job_that_cancels_every_task_ends_no_slot(rig: Rig) -> None:
@@ -125,3 +125,19 @@ def test_time_limits_and_results_of_jobs_that_share_a_task(worker: Worker) -> No
     assert sorted(worker.failed) == list(range(1, 30, 3))
     assert {failed.error.type for failed in worker.failed.values()} == {"JobTimeout"}
     assert sorted(worker.results) == list(range(2, 30, 3))
+
+
+def test_a_task_that_is_cancelled_late_is_nobody_elses(worker: Worker) -> None:
+    """Whoever cancels "its own" task when its job has ended would send the next job to the dead letters."""
+    rows = []
+    for number in range(1, 100, 2):
+        rows += [job_row(number, "lane.late_cancel"), job_row(number + 1, "asleep", {"seconds": 0.002})]
+    worker.perform(*rows)
+    assert not worker.failed
+
+
+def test_a_job_that_stops_the_loop_does_not_leave_the_worker_deaf(worker: Worker) -> None:
+    """All its jobs would stand as running until somebody notices."""
+    worker.perform(job_row(1, "lane.stop_loop"), job_row(2, "lane.name"))
+    assert set(worker.results) == {1, 2}
+    assert "loop.stop()" in worker.output_path.read_text()

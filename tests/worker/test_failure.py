@@ -99,3 +99,10 @@ class _Odd(Exception):
 def test_a_mark_that_is_no_name_does_not_count() -> None:
     """The supervisor would get a message that it cannot read."""
     assert told(_Odd()) == (None, False, True)
+
+
+def test_a_wish_that_cannot_be_read_is_told() -> None:
+    """A typo in `after` would burn all attempts in seconds, and nobody would see why."""
+    failed = failure(1, Retry(after="10 minits"))
+    assert (failed.retryable, failed.retry_after_ms) == (True, None)
+    assert "after='10 minits' is not a duration" in failed.error.message
