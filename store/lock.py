@@ -61,6 +61,8 @@ class WriterLock:
         try:
             os.ftruncate(self._descriptor, 0)
         finally:
+            # Said aloud: a child that another thread is just starting has a copy of the descriptor until it executes.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
 
