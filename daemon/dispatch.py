@@ -137,10 +137,8 @@ class Dispatch:
         state = self.workers[worker]
         state.recalling = False
         self._saturated.clear()
-        for job_id in ids:
-            held = self._drop(state, job_id)
-            if held is not None:
-                self._given_back(held)
+        for held in self._drop_all(state, ids, []):
+            self._given_back(held)
 
     def worker_died(
         self,
@@ -306,12 +304,8 @@ class Dispatch:
         """What is claimed and that no worker has."""
         return (*self.ready.values(), self.isolation.suspects)
 
-    def _drop(self, state: WorkerState, job_id: int) -> Held | None:
-        dropped = self._drop_all(state, (job_id,), [])
-        return dropped[0] if dropped else None
-
     def _drop_all(self, state: WorkerState, ids: Iterable[int], stale: list[int]) -> list[Held]:
-        """The same for many, in one go; those that the worker does not hold go to `stale`."""
+        """Take jobs from a worker; the ids that it does not hold go to `stale`."""
         dropped: list[Held] = []
         take, lanes = state.held.pop, state.lanes
         for job_id in ids:

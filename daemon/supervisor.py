@@ -102,6 +102,7 @@ class Supervisor:
                 self.core.learn(*self._last)
             elif not handed_out:
                 await self.pulse.wait()
+        self.hand_out()  # the news of the last turn
 
     def hand_out(self) -> bool:
         """What the last turn claimed goes to workers, and its news to those who listen. False: nothing new."""

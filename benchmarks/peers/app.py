@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def tool(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-class App:
+class App(ABC):
     """One peer. `enqueue` and `enqueue_many` may be coroutines; they return when the jobs are acknowledged."""
 
     #: The package whose version is shown.
@@ -57,17 +58,17 @@ class App:
         """Connect; make tables."""
         return None
 
+    @abstractmethod
     def workers(self) -> list[list[str]]:
         """The commands that start two worker processes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def enqueue(self, index: int) -> Awaitable[object] | None:
         """One job."""
-        raise NotImplementedError
 
+    @abstractmethod
     def enqueue_many(self, first: int, count: int) -> Awaitable[object] | None:
         """`count` jobs in one call, numbered from `first`."""
-        raise NotImplementedError
 
     def ready(self) -> Awaitable[None] | None:
         """For a daemon: wait until its workers are up."""
