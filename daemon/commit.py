@@ -26,7 +26,7 @@ FULL_DISK_RETRY_SECONDS = 1.0
 
 
 class Committer:
-    """One turn at a time.
+    """Turns go to the store in the order in which they are begun.
 
     On a full disk nothing is dropped: producers are refused, outcomes are kept and tried again every second, until
     there is space or `store.full_disk_wait` is over; then the error goes up and the daemon stops. `keep_waiting` does
@@ -49,8 +49,9 @@ class Committer:
         self._drop_batches = drop_batches
         self._throttle = throttle
         self._placing: collections.deque[asyncio.Future[list[Enqueued]]] = collections.deque()
-        self._committing = False
-        self._done = asyncio.Event()
+        self._begun = self._ended = 0
+        #: Made by whoever waits for the end of what is under way.
+        self._done: asyncio.Event | None = None
         self.full: StoreFull | None = None
 
     def expect(
@@ -74,15 +75,16 @@ class Committer:
     async def commit(self, turn: Turn) -> Committed:
         """Commit, then tell: every outcome and every new job of the turn is on disk when this returns."""
         futures = [self._placing.popleft() for _ in turn.batches]
-        self._committing = True
+        self._begun += 1
         if self._throttle is not None:
             self._throttle.prepare(turn)
         try:
             result = await self._commit_patiently(turn, futures)
         finally:
-            self._committing = False
-            self._done.set()
-            self._done = asyncio.Event()
+            self._ended += 1
+            if self._done is not None:
+                self._done.set()
+                self._done = None
         if self._throttle is not None:
             self._throttle.committed(turn, result)
         for future, batch, places in zip(futures, turn.batches, result.placed, strict=False):
@@ -97,7 +99,8 @@ class Committer:
         if result.stale:
             log.warning("outcome.refused", jobs=[job_id for job_id, _ in result.stale], reason="the lease is not held")
         self._waiters.committed(turn)
-        self._waiters.ended(job_id for job_id, _ in result.shed)
+        if result.shed:
+            self._waiters.ended(job_id for job_id, _ in result.shed)
         return result
 
     async def settled(self, more: Callable[[], bool]) -> bool:
@@ -105,9 +108,12 @@ class Committer:
 
         False: nothing was, and nothing did.
         """
-        for again in (False, True):
-            if not (self._committing or more()):
-                return again
+        last = self._begun + more()
+        if self._ended == last:
+            return False
+        while self._ended < last:
+            if self._done is None:
+                self._done = asyncio.Event()
             await self._done.wait()
         return True
 

@@ -52,6 +52,8 @@ class Dispatch:
         self._run_times = RunTimes(limits.async_slots)
         self._claimable = Room(limits, self._run_times)
         self._actions: list[Action] = []
+        #: Turns that are not known to be on disk yet, with the room that their claims are to fill.
+        self._under_way: deque[tuple[Turn, dict[Lane, int]]] = deque()
         #: Queues and kinds of what the last turn has claimed, until it is taken over.
         self._claimed: Counter[tuple[str, str]] = Counter()
         #: Lanes for which something was claimed in vain: nothing more until their load changes.
@@ -233,18 +235,17 @@ class Dispatch:
             self._actions.append(TakeBack(worker, waiting, []))
 
     def learn(self, turn: Turn, result: Committed) -> None:
-        """A turn is on disk: which queues have jobs, what is due next, and how much was claimed.
+        """A turn is on disk, the first of those under way: which queues have jobs, what is due, what was claimed.
 
         After this the next turn may be made; what was claimed counts for it, and is still to be taken over.
         """
+        self._under_way.popleft()
         for batch in turn.batches:
             for job in batch.jobs:
                 if job.scheduled_at is not None and job.scheduled_at > turn.now:
                     self._due(job.scheduled_at)
-        for retried in turn.retried:
-            self._due(retried.scheduled_at)
-        for postponed in turn.postponed:
-            self._due(postponed.scheduled_at)
+        for later in (*turn.retried, *turn.postponed):
+            self._due(later.scheduled_at)
         if turn.promote:
             self.next_due = result.next_due
         self._claimed = Counter(map(_QUEUE_AND_KIND, result.claimed))
@@ -280,6 +281,7 @@ class Dispatch:
         if claims:
             self._lease += 1
             turn.lease, turn.claims, turn.claim_total = self._lease, claims, sum(room.values())
+        self._under_way.append((turn, room if claims else {}))
         return turn
 
     def take_actions(self) -> list[Action]:
@@ -289,10 +291,16 @@ class Dispatch:
         return taken
 
     @property
+    def gathered(self) -> int:
+        """How many outcomes and new jobs wait for the next turn."""
+        return self.ledger.entries + sum([len(batch.jobs) for batch in self._batches])
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is claimed and nothing waits for a commit."""
         held = any(state.held for state in self.workers.values())
-        return not (held or self._claimed or any(self._waiting()) or self.ledger.entries or self._batches)
+        claimed = held or self._claimed or any(self._waiting())
+        return not (claimed or self._under_way or self.ledger.entries or self._batches)
 
     # --- rules
 
@@ -364,8 +372,10 @@ class Dispatch:
 
     def _rotate(self, result: Committed, claimed: Iterable[tuple[str, str]]) -> None:
         """Learn from what the claims found: `claimed` are queues and kinds."""
-        for name in result.drained:
-            self.queues.empty(name)
+        if result.drained:  # a turn that is under way may bring jobs for them
+            coming = {job.queue for turn, _ in self._under_way for batch in turn.batches for job in batch.jobs}
+            for name in set(result.drained) - coming:
+                self.queues.empty(name)
         for name in result.filled:
             self.queues.fill(name)
         served: dict[str, set[Lane]] = {}
@@ -391,6 +401,9 @@ class Dispatch:
         waiting = {lane: len(ready) for lane, ready in self.ready.items()}
         for (_, kind), count in self._claimed.items():
             waiting[self._lane(kind)] += count
+        for _, asked in self._under_way:
+            for lane, count in asked.items():
+                waiting[lane] += count
         return self._claimable.free(lanes, self.workers.values(), waiting, self._saturated)
 
     def _give_back_surplus(self) -> Counter[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from perdure.store.models import Claim
 from perdure.wire.data import Lane
 
-#: Most queues that one turn claims from. A claim is one statement of about 10 µs; more would delay the commit.
+#: Most queues that one turn claims from. A claim costs about 10 µs by itself; more would delay the commit.
 CLAIMS_PER_TURN = 128
 #: A queue whose claims are capped, and use the cap up to this many jobs, is claimed from without one again.
 MOST_CAPPED = 1024
@@ -84,8 +84,8 @@ class Rotation:
         return self._blocked.get(name)
 
     def claims(self, room: Mapping[Lane, int]) -> list[Claim]:
-        """What to claim, given how many more jobs each lane can take. The store stops at the sum of the rooms."""
-        total = sum(room.values())
+        """What to claim, given how many more jobs each lane can take; no more than the sum of the rooms."""
+        total = left = sum(room.values())
         if total <= 0 or not self._active:
             return []
         most = max(room.values())
@@ -93,10 +93,11 @@ class Rotation:
         chosen: list[Claim] = []
         for name in self._active:
             lane = self._blocked.get(name)
-            limit = min(share, most if lane is None else room.get(lane, 0), self._caps.get(name, share))
+            limit = min(share, left, most if lane is None else room.get(lane, 0), self._caps.get(name, share))
             if limit > 0:
                 chosen.append(Claim(name, limit))
-                if len(chosen) == CLAIMS_PER_TURN:
+                left -= limit
+                if not left or len(chosen) == CLAIMS_PER_TURN:
                     break
         return chosen
 

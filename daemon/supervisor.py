@@ -29,6 +29,7 @@ from perdure.daemon.service import Service
 from perdure.daemon.switchboard import Switchboard
 from perdure.daemon.systemd import Notifier
 from perdure.daemon.throttle import Throttle
+from perdure.daemon.turns import MOST, Turns
 from perdure.daemon.waiters import Waiters
 from perdure.daemon.worker_link import WorkerLink
 from perdure.daemon.worker_state import DispatchLimits
@@ -75,47 +76,33 @@ class Supervisor:
         self.core: Dispatch
         self.fleet: Fleet
         self.committer: Committer
+        self.turns: Turns
         self.housekeeping: Housekeeping
-        #: The last turn that is on disk, until what it claimed is handed out.
-        self._last: tuple[Turn, Committed] | None = None
         self.stop_deadline_ns: int | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def supervise(self) -> None:
-        """The main loop: gather what waits, commit it, act on what it allows; sleep until something happens.
-
-        The next turn is begun before the jobs that the last one claimed are handed out: the store has work meanwhile.
-        """
+        """The main loop: begin a turn with what waits, and sleep until something happens."""
         self.lag.start()
         while not self.finished():
             self.pulse.clear()
             self.handle_signals()
             if self.housekeeping.due():
-                self.hand_out()
+                await self.turns.settle()
                 await self.housekeeping.run_due()
-            turn = self.core.next_turn(self.clock.now_ms())
-            commit = None if turn is None else self.committer.begin(turn)
-            handed_out = self.hand_out()
-            if turn is not None and commit is not None:
-                self._last = turn, await commit
-                self.core.learn(*self._last)
-            elif not handed_out:
-                await self.pulse.wait()
-        self.hand_out()  # the news of the last turn
+            self.turns.begin()
+            self.act()
+            await self.pulse.wait()
 
-    def hand_out(self) -> bool:
-        """What the last turn claimed goes to workers, and its news to those who listen. False: nothing new."""
-        last, self._last = self._last, None
-        if last is not None:
-            turn, result = last
-            if self.hub.awake:
-                self.hub.committed(turn, result)
-            self.core.take_over(turn, result)
-            if turn.spooled:
-                self._remove_files(self.service.spool.committed(turn, result))
+    def hand_out(self, turn: Turn, result: Committed) -> None:
+        """A turn is on disk: what it claimed goes to workers, and its news to those who listen."""
+        if self.hub.awake:
+            self.hub.committed(turn, result)
+        self.core.take_over(turn, result)
+        if turn.spooled:
+            self._remove_files(self.service.spool.committed(turn, result))
         self.act()
-        return last is not None
 
     def act(self) -> None:
         """Carry out what the core has decided."""
@@ -158,6 +145,9 @@ class Supervisor:
         self.committer = Committer(
             self.store, settings, self.waiters, self.keep_waiting, self.core.drop_batches, self.throttle
         )
+        # Limits of queues are judged by what is on disk.
+        most = MOST if self.throttle is None else 1
+        self.turns = Turns(self.core, self.committer, self.clock, self.hand_out, self.pulse.set, most)
         self.housekeeping = Housekeeping(self)
         for name in await self.store.paused_queues():
             self.core.queues.pause(name)
@@ -242,7 +232,7 @@ class Supervisor:
 
     def finished(self) -> bool:
         """Whether everything has come to its end after a stop."""
-        return self.state == "stopping" and not self.fleet.links and self.core.idle
+        return self.state == "stopping" and not self.fleet.links and self.core.idle and not self.turns.under_way
 
     async def close(self) -> None:
         """End all processes. If the main loop did not end well, their jobs are still leased, and recovery finds in the
@@ -257,6 +247,8 @@ class Supervisor:
         self.service.spool.close()
         if hasattr(self, "breakers"):
             self.breakers.close()
+        if hasattr(self, "turns"):
+            self.turns.close()
         if hasattr(self, "housekeeping"):
             self.housekeeping.close()
         if hasattr(self, "fleet"):

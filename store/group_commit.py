@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from operator import attrgetter
 
-import msgspec
-
+from perdure.store import plain_turns
+from perdure.store.claimed import read_claimed
 from perdure.store.connection import transaction
-from perdure.store.models import ClaimedJob, Committed, Turn
+from perdure.store.models import Committed, Turn
 from perdure.store.new_jobs import BATCH_ERRORS, NewJobs
 from perdure.store.outcomes import StaleOutcome, write_outcomes
 from perdure.store.shed import shed_surplus
@@ -17,14 +16,13 @@ from perdure.store.statements import SQL
 #: Jobs that one turn promotes: about 20 ms of work. What is left is due in the next turn.
 PROMOTE_LIMIT = 5_000
 
-_DECODER = msgspec.json.Decoder(list[ClaimedJob])
-_PRIORITY_AND_AGE = attrgetter("priority", "id")
-
 
 def commit_turn(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs) -> Committed:
     """Carry a turn out: the quick way, and when something in it is void or wrong, all of it again the careful way."""
     last_id = new_jobs.last_id
     try:
+        if plain_turns.is_plain(turn) and (done := plain_turns.carry_out(connection, turn)) is not None:
+            return done
         return transaction(connection, lambda connection: _carry_out(connection, turn, new_jobs, careful=False))
     except (StaleOutcome, *BATCH_ERRORS):
         new_jobs.last_id = last_id
@@ -58,7 +56,7 @@ def _carry_out(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs, *,
 def _claim(connection: sqlite3.Connection, turn: Turn, done: Committed) -> None:
     """Claim queue by queue, in the order of the turn; within a queue by priority and age."""
     room = turn.claim_total
-    order: dict[str, int] = {}
+    queues: list[str] = []
     for queue, wanted in turn.claims:
         limit = min(wanted, room)
         if limit <= 0:
@@ -66,13 +64,9 @@ def _claim(connection: sqlite3.Connection, turn: Turn, done: Committed) -> None:
         parameters = {"now": turn.now, "lease": turn.lease, "queue": queue, "limit": limit}
         count = connection.execute(SQL["claim"], parameters).rowcount
         if count:
-            order[queue] = len(order)
+            queues.append(queue)
         room -= count
         if count < limit:
             done.drained.append(queue)
-    if order:
-        (text,) = connection.execute(SQL["claimed"], {"lease": turn.lease}).fetchone()
-        done.claimed = _DECODER.decode(text)
-        done.claimed.sort(key=_PRIORITY_AND_AGE)
-        if len(order) > 1:
-            done.claimed.sort(key=lambda job: order[job.queue])
+    if queues:
+        done.claimed = read_claimed(connection, turn.lease, queues)

@@ -1,4 +1,4 @@
--- Due jobs, and claims.
+-- Due jobs, and claims. What a plain turn is: plain_turns.sql.
 
 -- name: promote
 UPDATE jobs SET state = 'available'

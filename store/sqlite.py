@@ -22,6 +22,7 @@ from perdure.store.group_commit import commit_turn
 from perdure.store.lock import Role, WriterLock
 from perdure.store.models import Committed, Depth, ParkedJob, Pruned, Recovered, RunInfo, SavedBreaker, Turn
 from perdure.store.new_jobs import NewJobs
+from perdure.store.plain_turns import prepare_plain_turns
 from perdure.store.prune import prune
 from perdure.wire.data import BreakerEvent, DeadFilter, DeadView, JobFilter, JobView, KindSpec, QueueView, Verdict
 
@@ -29,13 +30,18 @@ T = TypeVar("T")
 Durability = Literal["full", "normal"]
 
 MEBIBYTE = 1024 * 1024
+#: Pages that a transaction has changed stay in memory until its commit, up to this much: written early, they would be
+#: read and written again. Memory that is used for this is free again afterwards, unlike that of the cache.
+UNCOMMITTED_BYTES = 64 * MEBIBYTE
+#: The reader goes through an index once, or looks a few rows up; behind it stands the system's own cache.
+READER_CACHE_BYTES = MEBIBYTE // 2
 
 
 async def open_sqlite(
     path: str | os.PathLike[str],
     *,
     durability: Durability = "full",
-    cache_bytes: int = 64 * MEBIBYTE,
+    cache_bytes: int = 4 * MEBIBYTE,
     wal_limit_bytes: int = 64 * MEBIBYTE,
     role: Role = "daemon",
     lock_wait_seconds: float = 0.0,
@@ -57,6 +63,7 @@ async def open_sqlite(
         writer = await SqliteThread.open(real, mode="rwc" if create else "rw", setup=configure)
         try:
             await writer.run(partial(migrate.apply, migrations=migrations, path=real))
+            await writer.run(prepare_plain_turns)
             new_jobs = await writer.run(NewJobs)
         except BaseException:
             await writer.close()
@@ -322,6 +329,7 @@ def _configure(
     (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
     connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
     connection.execute(f"PRAGMA cache_size = -{max(cache_bytes // 1024, 1)}")
+    connection.execute(f"PRAGMA cache_spill = {UNCOMMITTED_BYTES // page_bytes}")
     connection.execute("PRAGMA temp_store = MEMORY")
     # The supervisor's timer checkpoints; SQLite does so by itself only when the log has reached its limit.
     connection.execute(f"PRAGMA wal_autocheckpoint = {max(wal_limit_bytes // page_bytes, 1)}")
@@ -330,4 +338,5 @@ def _configure(
 
 
 def _configure_reader(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA cache_size = -{READER_CACHE_BYTES // 1024}")
     connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")

@@ -25,6 +25,7 @@ from perdure.daemon.worker.outcome import BATCH_JOBS
 from perdure.daemon.worker_state import DispatchLimits
 from perdure.store.models import NewBatch, NewJob, Turn
 from perdure.store.sqlite import open_sqlite
+from perdure.store.statements import SQL
 from perdure.wire import packet
 from perdure.wire.data import KindSpec
 from perdure.wire.work import Done, FromWorker, Run, Timing, ToWorker
@@ -155,10 +156,9 @@ class Lockstep:
 
             def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
                 if lockstep._counting:
-                    if sql == "COMMIT":
-                        lockstep.counts.commits += 1
-                    else:
-                        lockstep.counts.statements += 1
+                    plain = sql.startswith(SQL["plain_turn"])  # a statement that is its own transaction
+                    lockstep.counts.commits += plain or sql == "COMMIT"
+                    lockstep.counts.statements += sql != "COMMIT"
                 return super().execute(sql, parameters)
 
         def counted_connect(database: str, *arguments: Any, **options: Any) -> sqlite3.Connection:

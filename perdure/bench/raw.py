@@ -22,9 +22,11 @@ from perdure.store.connection import CACHED_STATEMENTS
 from perdure.store.group_commit import commit_turn
 from perdure.store.models import Claim, Committed, NewBatch, NewJob, Turn
 from perdure.store.new_jobs import NewJobs
+from perdure.store.plain_turns import prepare_plain_turns
 
 # The settings of the connection that writes; a copy of them here would grow apart.
 from perdure.store.sqlite import _configure, open_sqlite
+from perdure.store.statements import SQL
 
 MEBIBYTE = 1 << 20
 #: What jobs are made of: the same moment for all.
@@ -81,7 +83,7 @@ class Raw:
     @property
     def commits(self) -> int:
         """Transactions."""
-        return sum(sql == "COMMIT" for sql, _ in self.statements)
+        return sum(sql == "COMMIT" or sql.startswith(SQL["plain_turn"]) for sql, _ in self.statements)
 
     def replay(self) -> Timed:
         """Give the statements to a plain connection, from the same beginning."""
@@ -164,6 +166,7 @@ def _opened(path: Path, durability: Durability, factory: type[sqlite3.Connection
         if isinstance(connection, _Recorder):
             connection.seen = []
         _configure(connection, durability=durability, cache_bytes=64 * MEBIBYTE, wal_limit_bytes=64 * MEBIBYTE)
+        prepare_plain_turns(connection)
         yield connection
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from perdure.daemon.isolation import SUSPECTS
 from perdure.daemon.ledger import Death
-from perdure.store.models import NewBatch, NewJob, Turn
+from perdure.store.models import NewBatch, NewJob
 from perdure.wire.data import ErrorData, Lane
 from perdure.wire.work import Done, Failed
 from tests.daemon.world import END, LIMITS, World, spec
@@ -190,7 +190,7 @@ def test_a_replay_of_many_suspects_neither_fills_memory_nor_stops_the_others() -
     """Ten thousand quarantined jobs replayed at once would all be claimed, and a power cut would bury them all."""
     world = World([spec()], workers=1)
     world.enqueue(200, queue="replayed")
-    world.store.commit(world.core.next_turn(world.now) or Turn(0))
+    world.turn_of_new_jobs()
     for row in world.store.rows.values():
         row.state, row.interruptions, row.attempt = "available", 2, 2
     world.core.queues.fill("replayed")

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from perdure.daemon.doubts import DOUBTS
 from perdure.daemon.isolation import SUSPECT_REASON, SUSPECTS
-from perdure.store.models import Turn
 from perdure.wire.data import ErrorData
 from perdure.wire.work import Done, Failed
 from tests.daemon.world import World, spec
@@ -132,7 +131,7 @@ def test_a_probe_that_finds_no_room_among_the_suspects_gives_way() -> None:
     world, gate = make()
     world.fork_isolated = False
     world.enqueue(SUSPECTS + 1, kind="needy")
-    world.store.commit(world.core.next_turn(world.now) or Turn(0))
+    world.turn_of_new_jobs()
     for row in world.store.rows.values():
         row.state, row.interruptions, row.attempt = "available", 2, 2
     world.core.queues.fill("default")

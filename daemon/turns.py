@@ -1,0 +1,102 @@
+"""The turns that are under way: begun in order, on disk in order, and what each of them leads to."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from perdure.clock import Clock
+from perdure.daemon.commit import Committer
+from perdure.daemon.dispatch import Dispatch
+from perdure.store.models import Committed, Turn
+
+#: So many turns are under way at most: the store has the second one at hand when the first is on disk, instead of
+#: waiting for the loop.
+MOST: Final = 2
+#: A second turn is begun once so much has been gathered for it: outcomes and new jobs. Smaller ones would cost more
+#: commits than the wait does, and what comes alone is on disk sooner in a turn of its own after the first.
+LARGE: Final = 256
+
+
+class Turns:
+    """Begins turns, and does what each leads to as soon as it is on disk: the next turn, then work for the workers.
+
+    The next turn is begun before the jobs that the last one claimed are handed out, so that the store has work
+    meanwhile. `landed(turn, result)` hands them out; `most`: how many turns may be under way.
+    """
+
+    def __init__(
+        self,
+        core: Dispatch,
+        committer: Committer,
+        clock: Clock,
+        landed: Callable[[Turn, Committed], None],
+        wake: Callable[[], None],
+        most: int = MOST,
+    ) -> None:
+        self._core = core
+        self._committer = committer
+        self._clock = clock
+        self._landed = landed
+        self._wake = wake
+        self._most = most
+        #: One for each turn until it is handed out; so many of the last ones are not known to be on disk.
+        self._tasks: collections.deque[asyncio.Task[None]] = collections.deque()
+        self._committing = 0
+        self._held = False
+        self._failure: BaseException | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether anything is not on disk yet, or not handed out."""
+        return bool(self._tasks)
+
+    def begin(self) -> None:
+        """Begin a turn, if there is something for one. Raises what went wrong with an earlier one."""
+        if self._failure is not None:
+            raise self._failure
+        if self._held or (self._committing and (self._committing >= self._most or self._core.gathered < LARGE)):
+            return
+        turn = self._core.next_turn(self._clock.now_ms())
+        if turn is not None:
+            commit = self._committer.begin(turn)
+            self._committing += 1
+            before = self._tasks[-1] if self._tasks else None
+            task = asyncio.get_running_loop().create_task(self._land(turn, commit, before))
+            self._tasks.append(task)
+            task.add_done_callback(self._ended)
+
+    async def settle(self) -> None:
+        """Return when all that was begun is on disk and handed out, or has failed. Nothing is begun meanwhile."""
+        self._held = True
+        try:
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            self._held = False
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _land(self, turn: Turn, commit: Awaitable[Committed], before: asyncio.Task[None] | None) -> None:
+        try:
+            result = await commit
+            # The store answers in order; but on a full disk each turn is tried again by itself.
+            if before is not None and not before.done():
+                await asyncio.wait([before])
+            if self._failure is None:
+                # In the same step of the loop: what the store answers after this turn is heard of after it, too.
+                self._core.learn(turn, result)
+                self._committing -= 1
+                self.begin()
+                self._landed(turn, result)
+        except BaseException as error:
+            self._failure = self._failure or error
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
+        self._wake()
