@@ -244,8 +244,8 @@ class Dispatch:
             for job in batch.jobs:
                 if job.scheduled_at is not None and job.scheduled_at > turn.now:
                     self._due(job.scheduled_at)
-        for later in (*turn.retried, *turn.postponed):
-            self._due(later.scheduled_at)
+        for at in [job.scheduled_at for job in turn.retried] + [job.scheduled_at for job in turn.postponed]:
+            self._due(at)
         if turn.promote:
             self.next_due = result.next_due
         self._claimed = Counter(map(_QUEUE_AND_KIND, result.claimed))

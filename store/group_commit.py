@@ -21,7 +21,7 @@ def commit_turn(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs) -
     """Carry a turn out: the quick way, and when something in it is void or wrong, all of it again the careful way."""
     last_id = new_jobs.last_id
     try:
-        if plain_turns.is_plain(turn) and (done := plain_turns.carry_out(connection, turn)) is not None:
+        if plain_turns.is_plain(turn) and (done := plain_turns.carry_out(connection, turn, new_jobs)) is not None:
             return done
         return transaction(connection, lambda connection: _carry_out(connection, turn, new_jobs, careful=False))
     except (StaleOutcome, *BATCH_ERRORS):

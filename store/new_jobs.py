@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -33,6 +33,13 @@ _SHAPE = attrgetter(
 _encode = msgspec.json.Encoder().encode
 
 
+class Alike(NamedTuple):
+    """Jobs that differ only in their arguments: JSON of what they have in common, and of their arguments."""
+
+    shape: str
+    args: str
+
+
 class NewJobs:
     """Gives ids to new jobs and writes them. One for the store's life, as it alone gives out ids."""
 
@@ -43,15 +50,28 @@ class NewJobs:
     def insert(self, connection: sqlite3.Connection, batches: Sequence[NewBatch], now: int) -> list[list[Enqueued]]:
         """All batches in as few statements as can be. Raises one of BATCH_ERRORS when any batch is to be refused."""
         jobs = [job for batch in batches for job in batch.jobs]
-        ids = range(self.last_id + 1, self.last_id + 1 + len(jobs))
+        base = self.last_id + 1
         holders: dict[int, int] = {}
         start = 0
         for chunk in _chunks(jobs):
-            holders.update(_insert_chunk(connection, ids.start + start, chunk, now))
+            holders.update(_insert_chunk(connection, base + start, chunk, now))
             start += len(chunk)
-        self.last_id += len(jobs)
-        rest = iter(ids)
-        return [_places(batch, islice(rest, len(batch.jobs)), holders) for batch in batches]
+        return self._placed(batches, holders)
+
+    def insert_plainly(self, batches: Sequence[NewBatch], now: int) -> tuple[list[Alike], list[list[Enqueued]]] | None:
+        """The same as groups of like jobs for a plain turn, which cannot be refused; None: they do not fit into one."""
+        jobs = [job for batch in batches for job in batch.jobs]
+        groups = _alike(jobs)
+        if groups is None or sum([len(job.args) for job in jobs]) > STATEMENT_CHARS:
+            return None
+        return [*_shapes(groups, self.last_id + 1, now)], self._placed(batches, {})
+
+    def _placed(self, batches: Sequence[NewBatch], holders: dict[int, int]) -> list[list[Enqueued]]:
+        """The ids of what has been written."""
+        base = self.last_id + 1
+        self.last_id += sum([len(batch.jobs) for batch in batches])
+        ids = iter(range(base, self.last_id + 1))
+        return [_places(batch, islice(ids, len(batch.jobs)), holders) for batch in batches]
 
     def insert_apart(
         self, connection: sqlite3.Connection, batches: Sequence[NewBatch], now: int
@@ -74,21 +94,31 @@ class NewJobs:
 
 
 def _insert_chunk(connection: sqlite3.Connection, base: int, jobs: Sequence[NewJob], now: int) -> dict[int, int]:
-    groups = list(islice(_groups(jobs), MOST_GROUPS + 1))
-    if len(groups) > MOST_GROUPS or any(job.unique_key is not None for group in groups for job in group):
+    groups = _alike(jobs)
+    if groups is None:
         return _insert_mixed(connection, base, jobs, now)
-    for group in groups:
-        _insert_alike(connection, base, group, now)
-        base += len(group)
+    for shape, args in _shapes(groups, base, now):
+        connection.execute(f"{SQL['plain_turn']}\n{SQL['plain_turn_of_new']}", (now, shape, args))
     return {}
 
 
-def _insert_alike(connection: sqlite3.Connection, base: int, jobs: Sequence[NewJob], now: int) -> None:
-    parameters: dict[str, Any] = msgspec.structs.asdict(jobs[0])
-    state, scheduled_at = _when(jobs[0], now)
-    parameters.update(base=base, now=now, state=state, scheduled_at=scheduled_at, tags=jobs[0].tags_json)
-    parameters["args"] = _encode([job.args for job in jobs]).decode()
-    connection.execute(SQL["insert_alike"], parameters)
+def _alike(jobs: Sequence[NewJob]) -> list[list[NewJob]] | None:
+    """Groups of jobs that differ only in their arguments; None: too many groups, or unique keys."""
+    groups = list(islice(_groups(jobs), MOST_GROUPS + 1))
+    if len(groups) > MOST_GROUPS or any(job.unique_key is not None for job in jobs):
+        return None
+    return groups
+
+
+def _shapes(groups: Sequence[Sequence[NewJob]], base: int, now: int) -> Iterator[Alike]:
+    """Like jobs as `shape` and `args` of plain_turns.sql; `base` is the first one's id."""
+    for jobs in groups:
+        shape: dict[str, Any] = msgspec.structs.asdict(jobs[0])
+        del shape["args"]
+        state, scheduled_at = _when(jobs[0], now)
+        shape.update(base=base, state=state, scheduled_at=scheduled_at)
+        yield Alike(_encode(shape).decode(), _encode([job.args for job in jobs]).decode())
+        base += len(jobs)
 
 
 def _insert_mixed(connection: sqlite3.Connection, base: int, jobs: Sequence[NewJob], now: int) -> dict[int, int]:

@@ -1,16 +1,9 @@
--- New jobs. Their ids are given out by the store, so that one statement takes any number of jobs.
+-- New jobs. Their ids are given out by the store, so that one statement takes any number of jobs. Those that differ
+-- only in their arguments go in by plain_turns.sql.
 
 -- name: last_id
 SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0),
            coalesce((SELECT max(id) FROM jobs), 0), coalesce((SELECT max(id) FROM dead_letters), 0));
-
--- Jobs that differ only in their arguments.
--- name: insert_alike
-INSERT INTO jobs (id, kind, queue, state, priority, args, max_attempts, max_interruptions, timeout_ms, created_at,
-                  scheduled_at, tags, blob)
-SELECT :base + key, :kind, :queue, :state, :priority, value, :max_attempts, :max_interruptions, :timeout_ms, :now,
-       :scheduled_at, :tags, :blob_json
-FROM json_each(:args);
 
 -- Jobs of any shape; one whose unique key is taken is left out.
 -- name: insert_mixed
