@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import ContextVar
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from perdure.errors import CallTooLong, Unavailable
 
@@ -35,20 +36,40 @@ class CallTime:
 
     `started_ns`, `ends_ns` (CLOCK_MONOTONIC). `is_full`: it is at least what the policy gives a call; else the job's
     deadline or the caller gave it less. `waited_ns`: what the adapter has spent waiting for others of this worker,
-    which hold all of its connections; it adds to that itself.
+    which hold all of its connections; it adds to that itself. `is_cut`: its task was cancelled because it was over.
     """
 
-    __slots__ = ("ends_ns", "is_full", "started_ns", "waited_ns")
+    __slots__ = ("_cancelling", "_task", "ends_ns", "is_cut", "is_full", "started_ns", "waited_ns")
 
-    def __init__(self, started_ns: int, seconds: float, is_full: bool) -> None:
+    def __init__(self, started_ns: int, most_ns: int, is_full: bool, task: asyncio.Task[Any]) -> None:
         self.started_ns = started_ns
-        self.ends_ns = started_ns + int(seconds * 1e9)
+        self.ends_ns = started_ns + most_ns
         self.is_full = is_full
         self.waited_ns = 0
+        self.is_cut = False
+        self._task = task
+        self._cancelling = task.cancelling()
 
     def given_ns(self, now_ns: int) -> int:
         """How long the dependency has had until now."""
         return now_ns - self.started_ns - self.waited_ns
+
+    def cut(self) -> bool:
+        """It is over: cancel the task that makes the call."""
+        if not self.is_cut:
+            self.is_cut = True
+            self._task.cancel()
+        return True
+
+    def release(self) -> None:
+        """The call has ended: if it was cut, that cancellation is over."""
+        if self.is_cut:
+            self._task.uncancel()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody else has cancelled the task since the call began. After `release`."""
+        return self._task.cancelling() > self._cancelling
 
 
 #: Set while a guard awaits a call.

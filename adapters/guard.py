@@ -20,6 +20,7 @@ from perdure.adapters.last_good import LastGood
 from perdure.adapters.verdict import OUTAGES, REPEATABLE, Classify, Verdict, adding
 from perdure.adapters.view import BreakerView
 from perdure.clock import Clock
+from perdure.deadlines import Deadlines
 from perdure.errors import BreakerOpen, CallTooLong, JobCancelled, JobTimeout, Unavailable, UsageError
 from perdure.wire.dependencies import Policy
 
@@ -44,12 +45,17 @@ FAIR_SHARE: Final = 0.25
 
 
 class _Limit(NamedTuple):
-    """How long a call may take, and whether it says something about the dependency when it takes longer."""
+    """How long a call may take, and whether it says something about the dependency when it takes longer.
 
-    seconds: float
+    `by_job`: it is the rest of the job's own time.
+    """
+
+    nanoseconds: int
     is_full: bool
-    #: What the error says then.
-    reason: str
+    by_job: bool = False
+
+    def __str__(self) -> str:
+        return "before the job's time was over" if self.by_job else f"within {self.nanoseconds / 1e9:g} s"
 
 
 class _Life:
@@ -89,9 +95,12 @@ class Guard:
         self.where: Callable[[], str] | None = None
         self._last_good = LastGood()
         self._life = _Life()
-        self._timeout = policy.timeout_ms / 1000
+        self._policys_limit = _Limit(policy.timeout_ms * 1_000_000, True)
         self._slow_ns = policy.slow_after_ms * 1_000_000
         self._fair_ns = policy.timeout_ms * 1_000_000 * FAIR_SHARE
+        #: The calls that are being made.
+        self._running: set[CallTime] = set()
+        self._deadlines = Deadlines(clock, self._running)
 
     def knowing(self, unavailable: tuple[type[Exception], ...]) -> Guard:
         """The same guard, for which these exceptions are UNAVAILABLE besides. Raises UsageError."""
@@ -129,8 +138,11 @@ class Guard:
         Raises BreakerOpen, CallTooLong, and the driver's own exceptions. It ends as soon as `function` ends when it is
         cancelled: a driver that goes on then is its adapter's to cut off.
         """
+        now_ns = self._clock.monotonic_ns()
         try:
-            result = await self._call(job, function, args, kwargs, timeout, retry)
+            limit = self._limit(job, timeout, now_ns)
+            is_probe = self._view.admit(self.name, job.id)
+            result = await self._make(job, is_probe, limit, now_ns, retry, function, args, kwargs)
         except Exception as exc:
             if (fallback is NO_FALLBACK and cache is None) or not self._is_outage(exc):
                 raise
@@ -153,60 +165,53 @@ class Guard:
 
         Its transaction has been admitted; it cannot be repeated alone. Raises CallTooLong and the driver's exceptions.
         """
-        return await self._make(job, False, self._limit(job, timeout), False, function, args, kwargs)
+        now_ns = self._clock.monotonic_ns()
+        return await self._make(job, False, self._limit(job, timeout, now_ns), now_ns, False, function, args, kwargs)
 
     # --- one call
 
-    async def _call(
-        self,
-        job: JobCall,
-        function: Callable[..., Awaitable[T]],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        timeout: float | None,
-        retry: Repeat,
-    ) -> T:
-        limit = self._limit(job, timeout)
-        is_probe = self._view.admit(self.name, job.id)
-        return await self._make(job, is_probe, limit, retry, function, args, kwargs)
-
-    def _limit(self, job: JobCall, timeout: float | None) -> _Limit:
+    def _limit(self, job: JobCall, timeout: float | None, now_ns: int) -> _Limit:
         """What is left for a call. Raises JobTimeout when that is nothing: the job itself has used it up."""
-        seconds = self._timeout if timeout is None else timeout
-        if job.deadline is not None and (left := job.deadline - self._clock.monotonic_ns() / 1e9) < seconds:
-            if left <= 0:
+        policys = self._policys_limit
+        limit = policys if timeout is None else _Limit(int(timeout * 1e9), int(timeout * 1e9) >= policys.nanoseconds)
+        if job.deadline is not None and (left_ns := job.deadline * 1e9 - now_ns) < limit.nanoseconds:
+            if left_ns <= 0:
                 raise JobTimeout(f"{self.name}: no call was made, the job's time is over")
-            return _Limit(left, False, "before the job's time was over")
-        return _Limit(seconds, seconds >= self._timeout, f"within {seconds:g} s")
+            return _Limit(int(left_ns), False, True)
+        return limit
 
     async def _make(
         self,
         job: JobCall,
         is_probe: bool,
         limit: _Limit,
+        started_ns: int,
         retry: Repeat,
         function: Callable[..., Awaitable[T]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> T:
         """Await it within its limit, and tell the breaker how it ended, once."""
-        started_ns = self._clock.monotonic_ns()
-        time = CallTime(started_ns, limit.seconds, limit.is_full)
-        cut = asyncio.timeout(limit.seconds)
+        task = asyncio.current_task()
+        assert task is not None
+        time = CallTime(started_ns, limit.nanoseconds, limit.is_full, task)
         outer = call_time.get()
         call_time.set(time)
+        self._running.add(time)
+        self._deadlines.watch(time.ends_ns, started_ns)
         try:
-            async with cut:
-                try:
-                    result = await function(*args, **kwargs)
-                except Exception as exc:
-                    if cut.expired() or not self._may_repeat(retry, exc):
-                        raise
-                    last_ns = started_ns + int(limit.seconds * CONNECTING_SHARE * 1e9)
-                    result = await self._repeat(exc, last_ns, retry, partial(function, *args, **kwargs))
+            try:
+                result = await function(*args, **kwargs)
+            except Exception as exc:
+                if time.is_cut or not self._may_repeat(retry, exc):
+                    raise
+                last_ns = started_ns + int(limit.nanoseconds * CONNECTING_SHARE)
+                result = await self._repeat(exc, last_ns, retry, partial(function, *args, **kwargs))
+            finally:
+                self._running.discard(time)
+                time.release()
         except BaseException as raised:
-            meant = self._abandoned(raised)
-            error = self._judge(job, is_probe, limit, time, cut.expired(), meant)
+            error = self._judge(job, is_probe, limit, time, self._meaning(time, raised))
             if error is raised:
                 raise
             raise error from raised
@@ -221,15 +226,16 @@ class Guard:
         if error is None:
             self._life.answered_ns = now_ns
         is_slow = time.given_ns(now_ns) > self._slow_ns
-        self._view.record(self.name, error is None, slow=is_slow, probe_job=job.id if is_probe else 0, error=error)
+        if error is None and not is_probe:
+            self._view.count_good(self.name, is_slow)
+        else:
+            self._view.record(self.name, error is None, slow=is_slow, probe_job=job.id if is_probe else 0, error=error)
 
-    def _judge(
-        self, job: JobCall, is_probe: bool, limit: _Limit, time: CallTime, is_cut: bool, exc: BaseException
-    ) -> BaseException:
+    def _judge(self, job: JobCall, is_probe: bool, limit: _Limit, time: CallTime, exc: BaseException) -> BaseException:
         """Tell the breaker what this exception means, if it means anything; and what is to be raised."""
-        verdict = self._verdict(time, is_cut, exc)
-        if is_cut and isinstance(exc, Exception):
-            exc = CallTooLong(f"{self._whom()}: the call did not end {limit.reason}{_after_waiting(time)}")
+        verdict = self._verdict(time, exc)
+        if time.is_cut and isinstance(exc, Exception):
+            exc = CallTooLong(f"{self._whom()}: the call did not end {limit}{_after_waiting(time)}")
         if verdict is None or verdict is Verdict.BUSY:
             if is_probe:
                 self._view.abandon(self.name, job.id)
@@ -240,21 +246,24 @@ class Guard:
         is_unmarked = isinstance(exc, CallTooLong) and not hasattr(exc, MARK)
         return self._marked(exc) if is_unmarked or verdict in OUTAGES or verdict is Verdict.BUSY else exc
 
-    def _verdict(self, time: CallTime, is_cut: bool, exc: BaseException) -> Verdict | None:
+    def _verdict(self, time: CallTime, exc: BaseException) -> Verdict | None:
         """What it means; None: nothing."""
         if self._says_nothing(exc):
             return None
-        if is_cut or isinstance(exc, CallTooLong):
+        if time.is_cut or isinstance(exc, CallTooLong):
             if time.waited_ns and self._life.answered_ns > time.started_ns:
                 return Verdict.BUSY  # others were answered while it waited for a connection
             if not (time.is_full and not time.waited_ns) and time.given_ns(self._clock.monotonic_ns()) < self._fair_ns:
                 return None
-        return Verdict.UNAVAILABLE if is_cut else self._classify(exc)
+        return Verdict.UNAVAILABLE if time.is_cut else self._classify(exc)
 
-    def _abandoned(self, exc: BaseException) -> BaseException:
-        """A CancelledError though nobody cancels this task: a driver has given up a piece of its own that broke."""
-        if isinstance(exc, asyncio.CancelledError) and not _is_being_cancelled():
-            return Unavailable(f"{self._whom()}: its driver gave the call up; the connection is broken")
+    def _meaning(self, time: CallTime, exc: BaseException) -> BaseException:
+        """A CancelledError though nobody cancels this task: the call was cut, or its driver has given it up."""
+        if isinstance(exc, asyncio.CancelledError):
+            if time.is_cut:
+                return exc if time.is_cancelled else TimeoutError()
+            if not _is_being_cancelled():
+                return Unavailable(f"{self._whom()}: its driver gave the call up; the connection is broken")
         return exc
 
     def _whom(self) -> str:

@@ -21,6 +21,7 @@ _LOOKS, _PAUSE_SECONDS = 4, 0.001
 #: The parent of the kernel's own processes, which never have any.
 _KTHREADD: Final = 2
 _SHOWN_CHARS: Final = 80
+_PIECE_BYTES: Final = 64 * 1024
 
 
 class Process(NamedTuple):
@@ -50,7 +51,7 @@ class Process(NamedTuple):
 def look(pid: int) -> Process | None:
     """A process, if it lives. The environment of one that we may not look into is empty."""
     try:
-        stat = (_PROC / str(pid) / "stat").read_bytes()
+        stat = _read(pid, "stat")
     except OSError:
         return None
     # The name stands in parentheses and may have any character in it, parentheses too.
@@ -66,13 +67,26 @@ def look(pid: int) -> Process | None:
 def _environ(pid: int) -> bytes:
     for _ in range(_LOOKS):
         try:
-            environ = (_PROC / str(pid) / "environ").read_bytes()
+            environ = _read(pid, "environ")
         except OSError:
             break
         if environ:
             return environ
         time.sleep(_PAUSE_SECONDS)
     return b""
+
+
+def _read(pid: int, name: str) -> bytes:
+    """A file of a process, by bare calls of the system: a look at everybody takes a third of the time, and others wait
+    for it. Raises OSError."""
+    fd = os.open(f"{_PROC}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while piece := os.read(fd, _PIECE_BYTES):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
 
 
 def everybody() -> Iterator[Process]:

@@ -110,15 +110,7 @@ class BreakerView:
     ) -> None:
         """Count the outcome of a call. `probe_job`: it was the probe of that job. `error`: why it failed."""
         if ok and not probe_job:
-            gathered = self._gathered.get(name)
-            if gathered is None:
-                gathered = self._gathered[name] = _Gathered()
-            gathered.ok += 1
-            gathered.slow += slow
-            if not self.pending:
-                self.pending = True
-                if self._on_pending is not None:
-                    self._on_pending()
+            self.count_good(name, slow)
             return
         if self._is_current(name, probe_job):
             self._probes[name] = "passed" if ok else "failed"
@@ -128,6 +120,18 @@ class BreakerView:
         gathered = self._gathered.pop(name, None) or _Gathered()
         text = None if error is None else describe(error)
         self._report(Observed(name, gathered.ok + ok, int(not ok), gathered.slow + slow, probe_job, text))
+
+    def count_good(self, name: str, slow: bool) -> None:
+        """A call that is no probe has ended well, as most do."""
+        gathered = self._gathered.get(name)
+        if gathered is None:
+            gathered = self._gathered[name] = _Gathered()
+        gathered.ok += 1
+        gathered.slow += slow
+        if not self.pending:
+            self.pending = True
+            if self._on_pending is not None:
+                self._on_pending()
 
     def abandon(self, name: str, job_id: int) -> None:
         """A probe ended without a verdict, by a cancellation: the job's next call is the probe."""

@@ -73,7 +73,7 @@ class StoreSettings(Struct, frozen=True):
     retention_count: Annotated[int, Whole(0, 10**9)] = 100_000
     checkpoint_interval_ms: Annotated[int, Duration(_SECOND, _HOUR)] = 30 * _SECOND
     wal_limit_bytes: Annotated[int, Size(_MIB, 64 * _GIB)] = 64 * _MIB
-    cache_bytes: Annotated[int, Size(_MIB, 64 * _GIB)] = 64 * _MIB
+    cache_bytes: Annotated[int, Size(_MIB, 64 * _GIB)] = 2 * _MIB
 
 
 class WorkersSettings(Struct, frozen=True):
@@ -82,7 +82,7 @@ class WorkersSettings(Struct, frozen=True):
     count: Annotated[int, Whole(0, 1_024)] = 0
     async_slots: Annotated[int, Whole(1, 10_000)] = 32
     prefetch_ms: Annotated[int, Duration(maximum_ms=10 * _SECOND)] = 20
-    prefetch_jobs: Annotated[int, Whole(1, 65_536)] = 256
+    prefetch_jobs: Annotated[int, Whole(1, 65_536)] = 512
     restart_backoff_base_ms: Annotated[int, Duration(10, _MINUTE)] = 100
     restart_backoff_cap_ms: Annotated[int, Duration(10, _HOUR)] = 30 * _SECOND
     stuck_after_ms: Annotated[int, Duration(_SECOND, _DAY)] = 30 * _SECOND

@@ -18,7 +18,7 @@ from perdure.wire.server import Server
 
 log = get_logger()
 
-#: How long answers that say goodbye may take.
+#: How long followers may take to hear the last news, and then how long answers that say goodbye may take.
 FAREWELL_SECONDS = 1.0
 
 
@@ -58,6 +58,7 @@ class ControlSocket:
             # Whoever waits for a job is told why nothing more comes, before the connection is gone.
             self._server.stop_listening()
             self._supervisor.waiters.close(DaemonStopping())
+            await self._supervisor.hub.tell_the_rest(FAREWELL_SECONDS)
             self._supervisor.hub.close()
             await self._server.settle(FAREWELL_SECONDS)
             self._server.close(DaemonStopping())

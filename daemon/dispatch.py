@@ -270,7 +270,7 @@ class Dispatch:
                 self._unblock_for(queue, kind)
             for name in {job.queue for job in batch.jobs if job.scheduled_at is None or job.scheduled_at <= now}:
                 self.queues.fill(name)
-        room = self._room()
+        room = self._room() if self.queues.active else {}
         claims = self.queues.claims(room)
         due = self.next_due is not None and self.next_due <= now
         if not (self.ledger.entries or self._batches or due or claims):
@@ -411,10 +411,9 @@ class Dispatch:
 
         Returns how many of each queue's jobs that were.
         """
-        able = sum(state.open for state in self.workers.values())
         released: Counter[str] = Counter()
         for lane, ready in self.ready.items():
-            allowed = self._claimable.reserve(lane, able)
+            allowed = self._claimable.reserve(lane, sum(state.open for state in self.workers.values())) if ready else 0
             while len(ready) > allowed:
                 held = ready.pop()
                 self.ledger.released(held)
@@ -445,6 +444,6 @@ class Dispatch:
                 self._actions.append(Send(state.id, batch))
 
     def _end_isolation(self) -> None:
-        for state in list(self.workers.values()):
+        for state in self.workers.values():
             if state.isolated and not state.held:
                 self.drain_worker(state.id)

@@ -65,8 +65,8 @@ def explain_dead(letter: DeadView, now: int) -> Explanation:
     """A dead letter."""
     reason = {
         "permanent": "it failed with an error that cannot pass",
-        "attempts": f"it failed {letter.max_attempts} times",
-        "interruptions": f"its worker died {letter.interruptions} times while it ran",
+        "attempts": f"it failed {_times(letter.max_attempts)}, as often as it may",
+        "interruptions": f"its worker died {_times(letter.interruptions)} while it ran",
         "shed": f"its queue, {letter.queue}, was full, and no available job there was less urgent",
     }.get(letter.reason, letter.reason)
     text = f"It is a dead letter since {_span(now - letter.died_at)}: {reason}."
@@ -336,6 +336,10 @@ def _last_error(job: JobView) -> str:
         return ""
     message = str(errors[-1].get("message") or "")
     return f", {errors[-1].get('type')}" + (f": {message[:200]}" if message else "")
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count) or f"{count} times"
 
 
 def _span(milliseconds: float) -> str:

@@ -256,7 +256,9 @@ class Fleet:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(link.ended.wait(), END_SECONDS)
             await self._end_strays(link)
-            link.close(keep_page=True)
+            link.page.acquit()
+            link.close()
+            link.remove_files(keep_page=True)
         self.reaper.sweep()
         self.reaper.close()
         os.close(self._output_fd)
@@ -267,8 +269,8 @@ class Fleet:
     # --- keeping
 
     def active(self) -> Iterator[WorkerLink]:
-        """Workers that were not asked to end."""
-        return (link for link in self.links.values() if not link.asked_to_end and not link.isolated)
+        """Workers that live and were not asked to end."""
+        return (link for link in self.links.values() if not link.asked_to_end and not link.isolated and not link.dead)
 
     def autopsy(self, link: WorkerLink) -> None:
         """Have a hung worker say where it hangs, then kill it."""
@@ -290,6 +292,9 @@ class Fleet:
             log.warning("strays.ended", worker=link.id, processes=ended)
 
     def _gone(self, link: WorkerLink, ended: Exit) -> None:
+        """A worker has ended: another may start at once, its jobs only when nothing of theirs runs any more."""
+        if link.pid and link.id in self.links:
+            self._succeed(link, ended)
         if link.pid and any(link.page.executing()):
             self._task(self._gone_with_commands(link, ended))
         else:
@@ -303,16 +308,18 @@ class Fleet:
     def _bury(self, link: WorkerLink, ended: Exit) -> None:
         if self.links.pop(link.id, None) is None:
             return
-        executing = [slot.job_id for slot in link.page.executing()]
         self._events.worker_gone(link, ended)
         link.close()
-        if link.pid == 0:
-            return  # it never was; whoever wanted it knows
+        self._task(asyncio.to_thread(link.remove_files))
+
+    def _succeed(self, link: WorkerLink, ended: Exit) -> None:
+        """Start another in its place, if there is to be one."""
         if link.isolated and ended.clean:
             self._isolated.recovered()
         if self.stopping or (link.asked_to_end and ended.clean):
             log.info("worker.ended", worker=link.id, pid=link.pid, how=str(ended))
             return
+        executing = [slot.job_id for slot in link.page.executing()]
         lived = (self._clock.monotonic_ns() - link.started_ns) / 1e9
         respawn = self._isolated if link.isolated else self._respawn
         wait = 0.0  # a worker that the supervisor killed for an overrun was itself in order

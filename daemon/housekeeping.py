@@ -41,16 +41,33 @@ class Housekeeping:
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
         self._planned = [_Planned(duty, now + duty.interval_seconds) for duty in all_duties(supervisor)]
+        self._was_busy = False
+        self._plan()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
 
+    def _plan(self) -> None:
+        """What comes first: of all duties, and of those that are done while nothing runs."""
+        self._first_busy = min(planned.due for planned in self._planned)
+        self._first_idle = min(planned.due for planned in self._planned if not planned.duty.busy_only)
+
     def due(self) -> bool:
-        """Whether there is something to run; if not, the alarm is set for what comes next."""
-        now, busy = self._loop.time(), self._busy()
-        if any(planned.due <= now and (busy or not planned.duty.busy_only) for planned in self._planned):
+        """Whether there is something to run; if not, the alarm is set for what comes next. Asked before each turn."""
+        busy, now = self._busy(), self._loop.time()
+        if busy and not self._was_busy and self._first_busy <= now:
+            self._work_begins(now)
+        self._was_busy = busy
+        if (self._first_busy if busy else self._first_idle) <= now:
             return True
         self._set_alarm(busy)
         return False
+
+    def _work_begins(self, now: float) -> None:
+        """What is done only beside work was not done meanwhile, and is not overdue: this work has just begun."""
+        for planned in self._planned:
+            if planned.duty.busy_only:
+                planned.due = max(planned.due, now + planned.duty.interval_seconds)
+        self._plan()
 
     async def run_due(self) -> None:
         """Run what is due, and set the alarm for what comes next. While no turn is under way."""
@@ -63,19 +80,24 @@ class Housekeeping:
                     # A duty that fails is tried again; the jobs go on. What is wrong with the store, a commit will say.
                     log.error("duty.failed", duty=type(planned.duty).__name__, reason=str(error))
                 planned.due = self._loop.time() + planned.duty.interval_seconds
+        self._plan()
         self._set_alarm(busy)
 
     def _busy(self) -> bool:
-        return any(state.held for state in self._supervisor.core.workers.values())
+        for state in self._supervisor.core.workers.values():  # noqa: SIM110 - a generator would take twice as long
+            if state.held:
+                return True
+        return False
 
     def _set_alarm(self, busy: bool) -> None:
-        due = min(planned.due for planned in self._planned if busy or not planned.duty.busy_only)
+        due = self._first_busy if busy else self._first_idle
         next_due = self._supervisor.core.next_due
         if next_due is not None:
             wait_seconds = max(0, next_due - self._supervisor.clock.now_ms()) / 1000
             due = min(due, self._loop.time() + wait_seconds)
         if self._timer is not None:
-            if abs(due - self._timer_due) < 0.001 and not self._timer.cancelled():
+            # One that comes too early finds nothing, and is set anew: cheaper than moving it with each job.
+            if self._timer_due < due + 0.001 and not self._timer.cancelled():
                 return
             self._timer.cancel()
         self._timer_due = due

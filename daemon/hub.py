@@ -30,6 +30,9 @@ from perdure.wire.work import Follow, FollowQueues, Told, Unfollow
 if TYPE_CHECKING:
     from perdure.daemon.ledger import Held
 
+#: At the end: how often to look whether followers have been told everything.
+LAST_LOOKS_SECONDS = 0.005
+
 
 class Worker(Protocol):
     """A worker, as far as the hub needs it."""
@@ -132,8 +135,30 @@ class Hub:
         for follower in self.roll.of(peer):
             self._remove(follower)
 
+    async def tell_the_rest(self, timeout_s: float) -> None:
+        """The daemon stops: take no more subscriptions, and tell those that there are what has happened until now.
+
+        A worker that ends may have written down more than it told, so the end of its last job waits for files to be
+        read; and a follower must take what it has before it can be sent more. No longer than `timeout_s` seconds.
+        """
+        self._stopping = True
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        while self._more_to_tell() and loop.time() < until:  # noqa: ASYNC110 - once, at the end, for many things
+            await asyncio.sleep(LAST_LOOKS_SECONDS)
+
+    def _more_to_tell(self) -> bool:
+        """Send what can be sent; whether more is to come."""
+        for follower in self.roll.all():
+            self._delivery.flush(follower)
+        left = self.roll.all()
+        return bool(left) and (
+            bool(self._lookups or len(self._wide))
+            or any(one.joins or one.buffer.ending or not one.buffer.empty for one in left)
+        )
+
     def close(self) -> None:
-        """The daemon stops: send what can be sent, and take no more subscriptions."""
+        """The daemon stops: send what can be sent at once, and take no more subscriptions."""
         self._stopping = True
         for follower in self.roll.all():
             self._delivery.flush(follower)

@@ -16,14 +16,17 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Final, NamedTuple
 
+from perdure.daemon.alarm_clock import AlarmClock
 from perdure.daemon.lag_figures import SAMPLE_NS, RollingLag
 from perdure.daemon.lag_sample import Sample, ThreadUse, look_at_loop
 from perdure.wire.work import LoopBlocked
 
 #: Between two ticks of a busy loop; and of one that does nothing, where each costs a wake-up.
 FINE_NS: Final = SAMPLE_NS
-COARSE_NS: Final = 1_000_000_000
-#: The watcher of a loop that does nothing sleeps so long, unless it is woken: it need only find what hangs for good.
+COARSE_NS: Final = 5_000_000_000
+#: Between two beats of a busy loop; one that does nothing beats with each of its ticks.
+BEAT_NS: Final = 1_000_000_000
+#: The watcher of a loop that does nothing sleeps so long, unless its alarm is set: it need only find what hangs.
 WATCHER_COARSE_NS: Final = 10_000_000_000
 #: Fine ticks that find nothing going on before they become coarse ones.
 QUIET_TICKS: Final = 10
@@ -89,7 +92,8 @@ class LagMeter:
     """Measures one loop. Made anywhere, started in the loop's thread.
 
     `tell` gets what blocked the loop, in the loop's thread or in the watcher's, and says whether that could be told.
-    `beat` is called once a second while the loop turns, so that this costs an idle loop no wake-up of its own.
+    `beat` is called once a second while the loop is busy, and else with the coarse ticks, so that it costs an idle loop
+    no wake-up of its own.
     `held`: whether there is work that may begin at any time (else: who begins some calls `busy`). `rival`: what
     another thread executes that may hold the GIL. Clocks are in nanoseconds.
     """
@@ -128,7 +132,9 @@ class LagMeter:
         self._looked: Look | None = None
         self._still_ns = STILL_NS
         self._planned_ns = clock()
-        self._wake = threading.Event()
+        self._alarm: AlarmClock | None = None
+        #: When it rings, if it is set.
+        self._alarm_ns = 0
         self._watcher = threading.Thread(target=self._watch, name="perdure-lag", daemon=True)
         self._closed = False
 
@@ -136,6 +142,7 @@ class LagMeter:
         """Begin. In the loop's thread."""
         self._thread = threading.get_ident()
         self._use = ThreadUse()
+        self._alarm = AlarmClock()
         self._ran_ns, self._starved_ns = self._use.read()
         self._cpu_ns = self._cpu_clock()
         self._last_ns = self._clock()
@@ -147,11 +154,12 @@ class LagMeter:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._use is not None:
-            self._wake.set()
+        if self._use is not None and self._alarm is not None:
+            self._alarm.set(1)
             self._watcher.join()
+            self._alarm.close()
             self._use.close()
-            self._use = None
+            self._alarm = self._use = None
 
     def busy(self) -> None:
         """There is something to do: look closely from now on. Cheap, for the hot path; in the loop's thread."""
@@ -176,7 +184,13 @@ class LagMeter:
         self._last_ns = now_ns
         self._fine, self._interval_ns = True, FINE_NS
         self._set(now_ns)
-        self._wake.set()
+        self._wake_watcher(now_ns)
+
+    def _wake_watcher(self, now_ns: int) -> None:
+        """When it has something to look for: not now, when the loop has something to do at last."""
+        if self._alarm is not None:
+            self._alarm_ns = now_ns + BLOCKED_NS
+            self._alarm.set(BLOCKED_NS)
 
     def _set(self, now_ns: int) -> None:
         # uvloop rounds timers to whole milliseconds: they may come early by less than one, which is no lag below zero.
@@ -202,19 +216,19 @@ class LagMeter:
                 self._blocked(now_ns, lag_ns, looked, used_ns * 2 > lag_ns)
         self._ran_ns, self._starved_ns, self._cpu_ns = ran_ns, starved_ns, cpu_ns
         self._last_ns = now_ns
-        self._choose_pace(used_ns)
+        self._choose_pace(now_ns, used_ns)
         if self._beat is not None and now_ns >= self._next_beat_ns:
-            self._next_beat_ns = now_ns + COARSE_NS - FINE_NS
+            self._next_beat_ns = now_ns + BEAT_NS - FINE_NS
             self._beat()
         self._set(now_ns)
 
-    def _choose_pace(self, used_ns: int) -> None:
+    def _choose_pace(self, now_ns: int, used_ns: int) -> None:
         """Fine ticks while there is something to do, and for a moment after that."""
         self._quiet = 0 if used_ns * BUSY_PART > self._interval_ns or self._held() else self._quiet + 1
         fine, was_fine = self._quiet < QUIET_TICKS, self._fine
         self._fine, self._interval_ns = fine, FINE_NS if fine else COARSE_NS
         if fine and not was_fine:
-            self._wake.set()
+            self._wake_watcher(now_ns)
 
     def _blocked(self, now_ns: int, lag_ns: int, looked: Look | None, used_cpu: bool) -> None:
         """It was late, and not for want of a CPU: tell what stood in its way, if that is known."""
@@ -241,12 +255,12 @@ class LagMeter:
     # --- the watcher's thread
 
     def _watch(self) -> None:
+        assert self._alarm is not None
         while not self._closed:
             wait_ns = self.look()
             self._planned_ns = self._clock() + wait_ns
-            if self._wake.wait(wait_ns / 1e9):
-                self._wake.clear()
-                self._planned_ns = self._clock()
+            if self._alarm.wait(wait_ns):
+                self._planned_ns = self._alarm_ns
 
     def look(self) -> int:
         """Look whether the timer is overdue, and at what runs if it is. Nanoseconds until it is worth looking again."""

@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from perdure.adapters.drivers import preload
-from perdure.daemon.process_control import die_with, set_process_name
+from perdure.daemon.process_control import bare_fork, die_with, set_process_name
 from perdure.daemon.worker.failure import describe
 from perdure.daemon.worker.handlers import Handlers
 from perdure.daemon.worker.main import DEFECT, Descriptors, run_worker
@@ -101,7 +101,8 @@ class Nursery:
         sys.stdout.flush()
         sys.stderr.flush()
         try:
-            between = os.fork()
+            # The process between needs nothing renewed but locks that other threads hold.
+            between = os.fork() if threading.active_count() > 1 else bare_fork()
             if between == 0:
                 self._fork_again(config, fds, handlers, reader, writer)
             os.close(writer)

@@ -8,6 +8,9 @@ from perdure.config.settings import Settings
 from perdure.store.contract import Store
 from perdure.store.sqlite import open_sqlite
 
+#: What the log of a quiet daemon needs from one checkpoint to the next: 250 jobs that come one by one.
+LOG_BYTES = 8 * 1024 * 1024
+
 
 async def open_store(settings: Settings, role: Literal["daemon", "cli"], lock_wait_seconds: float = 0.0) -> Store:
     """The store, under its lock. Raises StoreLocked and the other errors of the store."""
@@ -18,4 +21,5 @@ async def open_store(settings: Settings, role: Literal["daemon", "cli"], lock_wa
         wal_limit_bytes=settings.store.wal_limit_bytes,
         role=role,
         lock_wait_seconds=lock_wait_seconds,
+        log_bytes=LOG_BYTES if role == "daemon" else 0,
     )

@@ -1,10 +1,12 @@
-"""The few prctl(2) calls that keep the family of processes together."""
+"""The few calls of the system that keep the family of processes together, or look at it."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
+from pathlib import Path
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -12,6 +14,8 @@ _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
+#: Calls keep the GIL.
+_libc_held = ctypes.PyDLL(None, use_errno=True)
 
 
 def _prctl(option: int, value: int | bytes) -> None:
@@ -28,6 +32,18 @@ def become_subreaper() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
+def bare_fork() -> int:
+    """fork(2) without what Python renews in a child, which takes longer than the fork: 0 in the child, else its pid.
+
+    For a child that does nothing but fork again or end, of a process that has one thread. Raises OSError.
+    """
+    pid: int = _libc_held.fork()
+    if pid < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "fork")
+    return pid
+
+
 def die_with(parent_pid: int, sig: signal.Signals = signal.SIGKILL) -> bool:
     """Have the kernel send `sig` to this process when its parent ends; False: the parent has ended already.
 
@@ -41,3 +57,9 @@ def die_with(parent_pid: int, sig: signal.Signals = signal.SIGKILL) -> bool:
 def set_process_name(name: str) -> None:
     """Show `name` (cut to 15 bytes by the kernel) in `ps` and `top`. Raises OSError."""
     _prctl(_PR_SET_NAME, name.encode())
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process has in RAM, shared pages included. Raises OSError, also when it has ended."""
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()

@@ -28,6 +28,11 @@ class Rotation:
         self._blocked: dict[str, Lane] = {}
         self._caps: dict[str, int] = {}
 
+    @property
+    def active(self) -> bool:
+        """Whether any queue that is not paused may have available jobs."""
+        return bool(self._active)
+
     def fill(self, name: str) -> None:
         """The queue may have available jobs."""
         if name in self.paused:

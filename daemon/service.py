@@ -10,6 +10,7 @@ import msgspec
 
 from perdure.clock import Clock
 from perdure.config.settings import Settings
+from perdure.daemon.enqueuing import Enqueuing
 from perdure.daemon.explain import MOST_AHEAD, Facts, explain_dead, explain_job
 from perdure.daemon.files import FileIntake, brings_files
 from perdure.daemon.joblog import read_piece
@@ -17,11 +18,10 @@ from perdure.daemon.manual import check_by_hand
 from perdure.daemon.pressure import show_limits
 from perdure.daemon.results import blob_of, result_of
 from perdure.daemon.spool import Spool
-from perdure.duration import MAX_DURATION_MS
 from perdure.errors import InvalidOption, NotFound, WrongState
 from perdure.store.contract import Store
-from perdure.store.intake import Intake, check_queue_name, intake_defaults
-from perdure.store.models import NewBatch, NewJob
+from perdure.store.intake import check_queue_name
+from perdure.store.models import NewBatch
 from perdure.store.states import AVAILABLE, COMPLETED, FINAL
 from perdure.wire import control
 from perdure.wire.data import (
@@ -51,8 +51,6 @@ CHANGES = frozenset(
         control.CloseBreaker,
     }
 )
-#: A batch is checked in slices of this many jobs (about 2 ms), so that others get a turn in between.
-INTAKE_SLICE = 500
 #: A job that is on its way between worker and store is looked for again.
 CANCEL_TRIES = 5
 
@@ -154,14 +152,14 @@ class Service:
         self._settings = settings
         self._clock = clock
         self._engine = engine
-        self._defaults = intake_defaults(settings)
-        self.intake = Intake([], self._defaults)
+        self._enqueuing = Enqueuing(settings, clock, engine)
         self.spool = Spool(settings.paths.spool_dir, settings.limits.blob_bytes)
-        self._files = FileIntake(self.spool, self.enqueue, self._check, self._left_files)
+        self._files = FileIntake(self.spool, self._enqueuing.enqueue, self._enqueuing.check, self._left_files)
         #: Set while the control socket is open.
         self.clients: Clients | None = None
         self._changes: set[asyncio.Future[Any]] = set()
         self._verbs: dict[type, Callable[[Any], Awaitable[Any]]] = {
+            control.EnqueueAlike: self._enqueuing.enqueue_alike,
             control.GetJob: self._get,
             control.ListJobs: self._list,
             control.WaitJobs: self._wait,
@@ -188,17 +186,18 @@ class Service:
         }
         #: Verbs that need to know who asks; None is a command that works on the file.
         self._personal_verbs: dict[type, Callable[[Any, Peer | None], Awaitable[Any]]] = {
-            control.Enqueue: self._enqueue_from,
             control.Subscribe: self._engine.follow,
             control.Unsubscribe: self._unsubscribe,
         }
 
     def kinds_loaded(self, kinds: Sequence[KindSpec]) -> None:
         """Check arguments against these from now on."""
-        self.intake = Intake(kinds, self._defaults)
+        self._enqueuing.kinds_loaded(kinds)
 
     def handle(self, request: Any, peer: Peer | None = None) -> Awaitable[Any]:
         """The answer to a request of `peer`, to be awaited. Raises InvalidOption."""
+        if type(request) is control.Enqueue:
+            return self._enqueue_from(request, peer)  # most requests are this one
         ids = getattr(request, "ids", ())
         if len(ids) > self._settings.limits.batch:
             raise InvalidOption(
@@ -220,44 +219,15 @@ class Service:
             change.exception()  # the client that asked has it, or is gone
 
     def _enqueue_from(self, request: control.Enqueue, peer: Peer | None) -> Awaitable[list[Enqueued]]:
+        if not brings_files(request.jobs):
+            return self._enqueuing.enqueue(request)
         fds = [] if peer is None or self.clients is None else self.clients.take_fds(peer)
-        return self._files.take(request, fds) if fds or brings_files(request.jobs) else self.enqueue(request)
-
-    def _check(self, request: control.Enqueue) -> None:
-        """Refuse at once what `enqueue` would refuse after large files have been copied."""
-        self._check_request(request)
-        if len(request.jobs) <= INTAKE_SLICE:
-            self.intake.resolve_many(request.jobs, self._clock.now_ms())
+        return self._files.take(request, fds)
 
     async def _left_files(self, names: Collection[str]) -> list[str]:
         """Those of these files that nobody needs, once all new jobs are in the queue or refused."""
         await self._engine.placed()
         return await self._store.unneeded_files(names)
-
-    def enqueue(self, request: control.Enqueue) -> Awaitable[list[Enqueued]]:
-        """Check every job, then commit all or none."""
-        self._check_request(request)
-        if len(request.jobs) > INTAKE_SLICE:
-            return self._enqueue_many(request)
-        jobs = self.intake.resolve_many(request.jobs, self._clock.now_ms())
-        return self._engine.place(NewBatch(jobs, request.strict), request.patience_ms)
-
-    def _check_request(self, request: control.Enqueue) -> None:
-        limit = self._settings.limits.batch
-        if len(request.jobs) > limit:
-            raise InvalidOption(
-                f"{len(request.jobs)} jobs in one request; the most is {limit} (limits.batch). Send several requests."
-            )
-        if request.patience_ms is not None and not 0 <= request.patience_ms <= MAX_DURATION_MS:
-            raise InvalidOption(f"patience: {request.patience_ms} ms is not from 0 to a hundred years")
-
-    async def _enqueue_many(self, request: control.Enqueue) -> list[Enqueued]:
-        now, intake = self._clock.now_ms(), self.intake
-        jobs: list[NewJob] = []
-        for first in range(0, len(request.jobs), INTAKE_SLICE):
-            jobs += intake.resolve_many(request.jobs[first : first + INTAKE_SLICE], now, first, len(request.jobs))
-            await asyncio.sleep(0)
-        return await self._engine.place(NewBatch(jobs, request.strict), request.patience_ms)
 
     async def _get(self, request: control.GetJob) -> Any:
         return await self._store.get(request.id)
@@ -332,7 +302,7 @@ class Service:
 
     async def _replay(self, request: control.ReplayDead) -> list[Verdict]:
         if request.set_args is not None:
-            self.intake.check_object(request.set_args)
+            self._enqueuing.intake.check_object(request.set_args)
         refused = await self._unfit(request) if request.set_args is not None else {}
         ids = [job_id for job_id in request.ids if job_id not in refused]
         verdicts, filled = await self._store.replay(ids, request.set_args, request.who, self._clock.now_ms())
@@ -348,7 +318,7 @@ class Service:
             letter = await self._store.get_dead(job_id)
             if letter is not None:
                 try:
-                    self.intake.check_edit(letter.kind, letter.last_args, request.set_args or "{}")
+                    self._enqueuing.intake.check_edit(letter.kind, letter.last_args, request.set_args or "{}")
                 except Exception as error:
                     refused[job_id] = Verdict(job_id, to_data(error, with_traceback=False))
         return refused

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from typing import TYPE_CHECKING
 
-import psutil
-
 import perdure
+from perdure.daemon.process_control import resident_bytes
 from perdure.daemon.worker_link import WorkerLink
 from perdure.wire.control import Status, WorkerView
 
@@ -24,10 +22,10 @@ async def daemon_status(supervisor: Supervisor) -> Status:
     """Everything that is known, with the counts of the moment."""
     settings = supervisor.settings
     counts = await supervisor.store.count()
-    process = psutil.Process()
     uptime = (supervisor.clock.monotonic_ns() - supervisor.started_ns) / 1e9
-    free = shutil.disk_usage(settings.paths.db.parent).free
-    cpu = process.cpu_times()
+    disk = os.statvfs(settings.paths.db.parent)
+    free = disk.f_bavail * disk.f_frsize
+    cpu = os.times()
     longest, p999 = supervisor.lag.figures()
     return Status(
         version=perdure.__version__,
@@ -47,7 +45,7 @@ async def daemon_status(supervisor: Supervisor) -> Status:
         loop_lag_ms_p999=p999,
         subscribers=supervisor.hub.roll.count,
         events_skipped=supervisor.hub.skipped,
-        rss_bytes=process.memory_info().rss,
+        rss_bytes=resident_bytes(os.getpid()),
         cpu_seconds=round(cpu.user + cpu.system, 3),
         disk_free_bytes=free,
         spool_bytes=await supervisor.service.spool.size(),
@@ -61,8 +59,8 @@ def _worker(supervisor: Supervisor, link: WorkerLink) -> WorkerView:
     executing = sorted(slot.job_id for slot in link.page.executing())
     held = len(state.held) if state else 0
     rss = 0
-    with contextlib.suppress(psutil.Error):
-        rss = psutil.Process(link.pid).memory_info().rss if link.pid else 0
+    with contextlib.suppress(OSError):  # it may have ended just now
+        rss = resident_bytes(link.pid) if link.pid else 0
     name = "starting" if state is None or not state.ready else "draining" if state.draining else "ready"
     uptime = (supervisor.clock.monotonic_ns() - link.started_ns) / 1e9
     waiting = max(0, held - len(executing))

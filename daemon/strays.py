@@ -24,8 +24,9 @@ LOOK_SECONDS: Final = 5.0
 #: Between two looks, seconds; and how often to look again for a process that is just about to become a command.
 _PAUSE_SECONDS: Final = 0.01
 _LOOKS_FOR_UNBORN: Final = 5
-#: How workers are called (worker/main.py).
+#: How workers are called (worker/main.py), with their number; the kernel keeps this much of a name.
 _WORKER_NAME: Final = "perdure-w"
+_NAME_BYTES: Final = 15
 
 Jobs = Collection[tuple[int, int]]
 
@@ -36,13 +37,14 @@ def end_strays_of_worker(owner: str, jobs: Jobs, family: Collection[int]) -> lis
     Called in the supervisor, which has taken in the orphans. `family`: the pids of its own processes.
     """
     looks_left, own = _LOOKS_FOR_UNBORN, os.getpid()
+    name = f"{_WORKER_NAME}{owner.rpartition('/')[2]}"[:_NAME_BYTES]
 
     def find() -> list[kin.Process]:
         nonlocal looks_left
         there = list(kin.everybody())
         orphans = (one for one in there if one.parent == own and one.pid not in family)
         # Between fork and exec it has the name and the environment of its worker, then for a moment none.
-        unborn = any(one.name.startswith(_WORKER_NAME) or not one.environ for one in orphans)
+        unborn = any(one.name == name or not one.environ for one in orphans)
         looks_left = looks_left - 1 if unborn else 0
         return _marked(there, lambda mark: mark == owner, jobs)
 

@@ -17,14 +17,14 @@ from perdure.store.models import Committed, Turn
 MOST: Final = 2
 #: A second turn is begun once so much has been gathered for it: outcomes and new jobs. Smaller ones would cost more
 #: commits than the wait does, and what comes alone is on disk sooner in a turn of its own after the first.
-LARGE: Final = 256
+LARGE: Final = 512
 
 
 class Turns:
     """Begins turns, and does what each leads to as soon as it is on disk: the next turn, then work for the workers.
 
-    The next turn is begun before the jobs that the last one claimed are handed out, so that the store has work
-    meanwhile. `landed(turn, result)` hands them out; `most`: how many turns may be under way.
+    When more has been gathered, the next turn is begun before the jobs that the last one claimed are handed out, so
+    that the store has work meanwhile. `landed(turn, result)` hands them out; `most`: how many turns may be under way.
     """
 
     def __init__(
@@ -92,8 +92,10 @@ class Turns:
                 # In the same step of the loop: what the store answers after this turn is heard of after it, too.
                 self._core.learn(turn, result)
                 self._committing -= 1
-                self.begin()
+                if self._core.gathered:
+                    self.begin()
                 self._landed(turn, result)
+                self.begin()
         except BaseException as error:
             self._failure = self._failure or error
 

@@ -84,6 +84,11 @@ class WorkerLink:
         """Where a worker's stacks go when it crashes or hangs."""
         return folder / f"{worker_id}.stacks"
 
+    @property
+    def dead(self) -> bool:
+        """Whether the process has ended."""
+        return self._exit is not None
+
     def worker_fds(self, output_fd: int) -> list[int]:
         """The descriptors that the nursery hands to the worker: channel, page, stacks, output."""
         return [self._theirs.fileno(), self.page.fileno(), self._stacks_fd, output_fd]
@@ -151,13 +156,14 @@ class WorkerLink:
             message += f", for what it had sent: {self._broke}"
         return Death(message, self._exit.as_data(), self._stacks())
 
-    def close(self, *, keep_page: bool = False) -> None:
-        """Free everything that belonged to it; with its files, unless recovery is to find an acquitted page."""
+    def close(self) -> None:
+        """Free everything that belonged to it but for its files."""
         self._channel.close()
-        if keep_page:
-            self.page.acquit()
         self.page.close()
         os.close(self._stacks_fd)
+
+    def remove_files(self, *, keep_page: bool = False) -> None:
+        """Remove its files, but for a page that recovery is to find. Waits for the disk: in a thread."""
         if not keep_page:
             self.page_path(self._folder, self.id).unlink(missing_ok=True)
         self.stacks_path(self._folder, self.id).unlink(missing_ok=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import msgspec
 
@@ -20,6 +20,9 @@ _MAX_LISTED: Final = 20
 
 _NOUNS: Final = {"int": "a number", "float": "a number", "bool": "true or false", "null": "null", "list": "a list"}
 _LOCATION: Final = re.compile(r"^(.*?)(?: - at `\$(.*)`)?$", re.DOTALL)
+
+#: Types whose values hold no others.
+_SCALARS: Final = frozenset({str, int, float, bool, NoneType})
 
 Hook = Callable[[type, object], object]
 
@@ -42,6 +45,24 @@ class ArgsChecker:
             kw_only=True,
         )
         self._decode = msgspec.json.Decoder(struct).decode
+        #: Whether no argument can hold a list or an object: what fits is then no deeper than an object.
+        self.flat = not spec.accepts_extra and all(map(_is_flat, self._types.values()))
+
+    def fits(self, args_text: str) -> bool:
+        """Whether it fits, where the kind is `flat`, whatever its depth. False: `check` says why."""
+        try:
+            refuse_big_integers(self._decode(args_text))
+        except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
+            return False
+        return True
+
+    def all_fit(self, args_texts: Iterable[str]) -> bool:
+        """The same for many at once."""
+        try:
+            refuse_big_integers([self._decode(text) for text in args_texts])
+        except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
+            return False
+        return True
 
     def check(self, args_text: str | bytes) -> None:
         """Raise InvalidArguments unless the text is an object that fits; its depth must have been checked before."""
@@ -90,7 +111,17 @@ def _usable(kind: Any) -> Any:
     return kind
 
 
+def _is_flat(kind: Any) -> bool:
+    """Whether the values of this type are texts, numbers, booleans and null alone."""
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        return all(map(_is_flat, get_args(kind)))
+    return origin is Literal or kind in _SCALARS
+
+
 def _unknown(name: str, known: list[str]) -> str:
+    import difflib  # only mistakes need it
+
     close = difflib.get_close_matches(name[:128], known, n=1)
     return f'unknown argument "{_clip(name)}"' + (f' (did you mean "{close[0]}"?)' if close else "")
 

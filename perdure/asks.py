@@ -5,7 +5,8 @@ from __future__ import annotations
 import getpass
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from operator import attrgetter
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -17,6 +18,11 @@ from perdure.wire.data import DeadFilter, DeadView, Enqueued, JobFilter, JobSpec
 from perdure.wire.streams import TOPICS, Topic
 
 T = TypeVar("T")
+
+_SHAPE = attrgetter(*(name for name in JobSpec.__struct_fields__ if name != "args"))
+
+#: What `enqueue_many` takes for one job: a JobSpec, or a kind with its arguments.
+JobLike: TypeAlias = JobSpec | tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +39,45 @@ def enqueue(
 ) -> Ask[list[Enqueued]]:
     """Put jobs into the queue."""
     patience_ms = None if patience is None else duration_ms("patience", patience)
-    return Ask(control.Enqueue(jobs, strict, patience_ms), fds=tuple(fds))
+    return Ask(enqueue_request(jobs, strict, patience_ms), fds=tuple(fds))
+
+
+def enqueue_request(
+    jobs: list[JobSpec], strict: bool = False, patience_ms: int | None = None
+) -> control.Enqueue | control.EnqueueAlike:
+    """The cheapest request for these jobs: what they have in common is said once, if it is all but their arguments."""
+    first = jobs[0] if len(jobs) > 1 else None
+    if first is None or first.blob is not None or first.blob_fd is not None:
+        return control.Enqueue(jobs, strict, patience_ms)
+    shape = _SHAPE(first)
+    if any(_SHAPE(job) != shape for job in jobs):
+        return control.Enqueue(jobs, strict, patience_ms)
+    texts = [job.args for job in jobs]
+    return control.EnqueueAlike(msgspec.structs.replace(first, args="{}"), texts, strict, patience_ms)
 
 
 def one_job(kind: str | JobSpec, args: Mapping[str, Any] | None, options: Mapping[str, Any]) -> JobSpec:
     """The job that `Client.enqueue` is asked for, a new one. Raises NotData, InvalidOption."""
     if not isinstance(kind, JobSpec):
-        return job_spec(kind, encode_args(args or {}), options)
+        return job_spec(kind, encode_args({} if args is None else args), options)
     if args or options:
         raise InvalidOption("a JobSpec has its arguments and options in it; give it alone")
     return msgspec.structs.replace(kind)
+
+
+def several_jobs(jobs: object) -> list[JobSpec]:
+    """The jobs that `Client.enqueue_many` is asked for, which are JobLike. Raises NotData, InvalidOption."""
+    if not isinstance(jobs, Iterable) or isinstance(jobs, str | bytes | Mapping):
+        raise InvalidOption(f"expected a list of jobs, got {_type(jobs)}; for a single job there is enqueue")
+    return [job if isinstance(job, JobSpec) else _pair(number, job) for number, job in enumerate(jobs, 1)]
+
+
+def _pair(number: int, job: object) -> JobSpec:
+    if isinstance(job, tuple | list) and len(job) == 2:
+        kind, args = job
+        return one_job(kind, args, {})
+    got = f"{_type(job)} of {len(job)}" if isinstance(job, tuple | list) else _type(job)
+    raise InvalidOption(f"job {number}: expected a JobSpec, or a kind and its arguments as a tuple, got {got}")
 
 
 def result(job_id: int) -> Ask[control.ResultView]:
@@ -62,7 +97,7 @@ def get(job_id: int) -> Ask[JobView | None]:
 
 def list_jobs(which: JobFilter | None) -> Ask[list[JobView]]:
     """Look at a page of jobs."""
-    return Ask(control.ListJobs(which or JobFilter()), repeatable=True)
+    return Ask(control.ListJobs(_filter(which, JobFilter)), repeatable=True)
 
 
 def wait(ids: int | Iterable[int]) -> Ask[list[control.JobEnd]]:
@@ -89,16 +124,15 @@ def follow(
     ids: int | Iterable[int], queues: str | Iterable[str], everything: bool, topics: Iterable[Topic]
 ) -> control.Subscribe:
     """Listen to jobs: not a question with one answer."""
-    names = [queues] if isinstance(queues, str) else list(queues)
-    topics = list(topics)
-    if strange := [topic for topic in topics if topic not in TOPICS]:
+    names, wanted = _names("queues", queues), _names("topics", topics)
+    if strange := [topic for topic in wanted if topic not in TOPICS]:
         raise InvalidOption(f"{strange[0]!r} is no topic; there are {', '.join(TOPICS)}")
-    return control.Subscribe(_ids(ids), names, everything, topics)
+    return control.Subscribe(_ids(ids), names, everything, [topic for topic in TOPICS if topic in wanted])
 
 
 def dead_list(which: DeadFilter | None) -> Ask[list[DeadView]]:
     """Look at a page of dead letters."""
-    return Ask(control.ListDead(which or DeadFilter()), repeatable=True)
+    return Ask(control.ListDead(_filter(which, DeadFilter)), repeatable=True)
 
 
 def dead_get(job_id: int) -> Ask[DeadView | None]:
@@ -124,12 +158,12 @@ def queues() -> Ask[list[QueueView]]:
 
 def pause(queue: str) -> Ask[None]:
     """Stop claiming from a queue."""
-    return Ask(control.PauseQueue(queue, _who()), repeatable=True)
+    return Ask(control.PauseQueue(_name("queue", queue), _who()), repeatable=True)
 
 
 def resume(queue: str) -> Ask[None]:
     """Claim from a queue again."""
-    return Ask(control.ResumeQueue(queue, _who()), repeatable=True)
+    return Ask(control.ResumeQueue(_name("queue", queue), _who()), repeatable=True)
 
 
 def kinds() -> Ask[list[KindSpec]]:
@@ -161,6 +195,31 @@ def _id(job_id: object) -> int:
     if not isinstance(job_id, int) or isinstance(job_id, bool) or not 0 < job_id < 2**63:
         raise InvalidOption(f"{job_id!r} is not the id of a job: those are whole numbers from 1")
     return job_id
+
+
+def _filter(which: T | None, kind: type[T]) -> T:
+    if which is not None and not isinstance(which, kind):
+        raise InvalidOption(f"expected a {kind.__name__} (perdure.wire.data), got {_type(which)}")
+    return which or kind()
+
+
+def _names(what: str, names: object) -> list[str]:
+    """One name, or several."""
+    if isinstance(names, str):
+        return [names]
+    if not isinstance(names, Iterable):
+        raise InvalidOption(f"{what}: expected a name or several, got {_type(names)}")
+    return [_name(what, name) for name in names]
+
+
+def _name(what: str, name: object) -> str:
+    if not isinstance(name, str):
+        raise InvalidOption(f"{what}: expected text, got {_type(name)}")
+    return name
+
+
+def _type(value: object) -> str:
+    return type(value).__name__
 
 
 def _who() -> str:

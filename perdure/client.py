@@ -11,19 +11,16 @@ from typing import Any, BinaryIO, Final, TypeAlias, TypeVar
 
 from perdure import asks
 from perdure.adapters.port import BlockingPort, Port
-from perdure.asks import Ask
+from perdure.asks import Ask, JobLike
 from perdure.connections import LoopConnections, ThreadConnections
 from perdure.errors import PerdureError
-from perdure.options import Patience
+from perdure.options import Patience, path_text, seconds
 from perdure.payload import Source, prepare, prepare_beside, result_file, result_value, result_value_beside
 from perdure.wire import control
 from perdure.wire.data import DeadFilter, DeadView, Enqueued, JobFilter, JobSpec, JobView, KindSpec, QueueView, Verdict
 from perdure.wire.streams import TOPICS, Entry, Skipped, Topic
 
 T = TypeVar("T")
-
-#: What `enqueue_many` takes for one job: a JobSpec, or a kind with its arguments.
-JobLike: TypeAlias = JobSpec | tuple[str, Mapping[str, Any]]
 
 #: One id or several.
 Ids: TypeAlias = int | Iterable[int]
@@ -54,13 +51,13 @@ class Client:
         config: str | os.PathLike[str] | None = None,
         timeout: float | None = 30.0,
     ) -> None:
-        self.timeout = timeout
+        self.timeout = seconds("timeout", timeout)
         self.batch_jobs = BATCH_JOBS
         #: How full the queue was after the last enqueue that was acknowledged: 0.0 (empty, or no limit) to 1.0 (full).
         #: Of several queues the fullest.
         self.pressure = 0.0
         chosen = socket_path or (None if config else os.environ.get("PERDURE_SOCKET"))
-        self.socket_path = os.fspath(chosen) if chosen else self._configured(config)
+        self.socket_path = path_text("socket_path", chosen) if chosen else self._configured(config)
         self._loops = LoopConnections(self.socket_path)
         self._threads = ThreadConnections(self.socket_path)
 
@@ -169,11 +166,11 @@ class Client:
 
     async def wait(self, ids: Ids, timeout: float | None = None) -> _List[control.JobEnd]:
         """How these jobs ended, once all have. Raises CallTimeout after `timeout` seconds (None: no limit)."""
-        return await self._loops.ask(asks.wait(ids), timeout)  # type: ignore[no-any-return]
+        return await self._loops.ask(asks.wait(ids), seconds("timeout", timeout))  # type: ignore[no-any-return]
 
     def wait_sync(self, ids: Ids, timeout: float | None = None) -> _List[control.JobEnd]:
         """`wait` for code without an event loop."""
-        return self._threads.ask(asks.wait(ids), timeout)  # type: ignore[no-any-return]
+        return self._threads.ask(asks.wait(ids), seconds("timeout", timeout))  # type: ignore[no-any-return]
 
     async def result(self, job_id: int) -> Any:
         """What a completed job has returned: data, bytes, or None. Large bytes are better read from `result_file`.
@@ -204,12 +201,12 @@ class Client:
         Raises CallTimeout after `timeout` seconds (None: no limit), NotFound, WrongState (it has ended, or another
         client is there).
         """
-        _, fds = await self._loops.ask_with_fds(asks.attach(job_id), timeout)
+        _, fds = await self._loops.ask_with_fds(asks.attach(job_id), seconds("timeout", timeout))
         return Port(socket.socket(fileno=fds[0]))
 
     def attach_sync(self, job_id: int, timeout: float | None = None) -> BlockingPort:
         """`attach` for code without an event loop."""
-        _, fds = self._threads.ask_with_fds(asks.attach(job_id), timeout)
+        _, fds = self._threads.ask_with_fds(asks.attach(job_id), seconds("timeout", timeout))
         return BlockingPort(socket.socket(fileno=fds[0]))
 
     async def cancel(self, ids: Ids) -> _List[Verdict]:
@@ -400,13 +397,13 @@ class Client:
 
     def _chunks(self, jobs: Iterable[JobLike]) -> _List[_List[JobSpec]]:
         """All jobs, checked before the first request is sent, in pieces that the daemon accepts."""
-        specs = [job if isinstance(job, JobSpec) else asks.one_job(*job, {}) for job in jobs]
+        specs = asks.several_jobs(jobs)
         return [specs[start : start + self.batch_jobs] for start in range(0, len(specs), self.batch_jobs)]
 
     def _configured(self, config: str | os.PathLike[str] | None) -> str:
         from perdure.config.settings import find_config, load_settings
 
-        explicit = None if config is None else Path(config)
+        explicit = None if config is None else Path(path_text("config", config))
         settings = load_settings(find_config(explicit, os.environ, Path.cwd()), os.environ)
         self.batch_jobs = settings.limits.batch
         return str(settings.paths.socket)

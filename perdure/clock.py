@@ -25,9 +25,8 @@ class SystemClock:
         """Milliseconds since the epoch."""
         return time.time_ns() // 1_000_000
 
-    def monotonic_ns(self) -> int:
-        """CLOCK_MONOTONIC in nanoseconds."""
-        return time.monotonic_ns()
+    #: CLOCK_MONOTONIC in nanoseconds. Python's own function, as it is called for every job.
+    monotonic_ns = staticmethod(time.monotonic_ns)
 
 
 class ManualClock:

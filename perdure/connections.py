@@ -186,6 +186,7 @@ def is_hung_up(fd: int) -> bool:
 
 def unknown_outcome(ask: Ask[Any], error: ChannelClosed | CallTimeout) -> Exception:
     """The error for a request that changes something and had no answer."""
-    remedy = _REMEDY_ENQUEUE if isinstance(ask.request, control.Enqueue) else _REMEDY
+    enqueues = isinstance(ask.request, control.Enqueue | control.EnqueueAlike)
+    remedy = _REMEDY_ENQUEUE if enqueues else _REMEDY
     reason = str(error) if str(error).endswith((".", "!", "?")) else f"{error}."
     return type(error)(_UNKNOWN.format(reason=reason, remedy=remedy))

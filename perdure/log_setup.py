@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-
-import structlog
 
 from perdure.clock import Clock
 from perdure.log_render import Event, Renderer, blot_secrets, console_line, journal_line, json_line
 from perdure.redact import scrub
+
+
+@contextlib.contextmanager
+def _as_if_missing(name: str) -> Iterator[None]:
+    """Imports in here do without the module `name`, unless it is loaded already."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # the documented way to make its import fail
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+# It takes rich in, for a console and for tracebacks of its own that nothing here uses: 5 MB of the supervisor's memory.
+with _as_if_missing("rich"):
+    import structlog
 
 Processor = Callable[[Any, str, MutableMapping[str, Any]], Any]
 

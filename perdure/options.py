@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
@@ -97,6 +98,22 @@ def duration_ms(name: str, value: float | str | timedelta) -> int:
         return parse_duration_ms(value)
     except ValueError as error:
         raise InvalidOption(f"{name}: {error}") from error
+
+
+def seconds(name: str, value: object) -> float | None:
+    """How long to wait for an answer; None: as long as it takes. Raises InvalidOption."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise InvalidOption(f"{name}: expected a number of seconds, or None for no limit, got {value!r:.60}")
+    return value
+
+
+def path_text(name: str, value: object) -> str:
+    """A path as text. Raises InvalidOption."""
+    if isinstance(value, str | bytes | os.PathLike):
+        return os.fsdecode(value)
+    raise InvalidOption(f"{name}: expected a path, got {type(value).__name__}")
 
 
 def moment_ms(name: str, value: datetime | str | float) -> int:

@@ -60,6 +60,8 @@ def prepare(source: Source | None, spool: bool = False) -> Payload:
             raise InvalidOption("blob: the path is empty; give that of a file, or the content as bytes")
         path = os.path.abspath(os.fspath(source))
         return Payload(None, [_open(path)]) if spool else Payload(_named(path), [])
+    if not isinstance(source, Bytes):
+        raise InvalidOption(f"blob: expected bytes or the path of a file, got {type(source).__name__}")
     return Payload(None, [_memfd(source)])
 
 

@@ -42,17 +42,23 @@ class Signature:
             Param(p.name, describe(_annotation(p)), p.default is inspect.Parameter.empty) for p in parameters
         ]
         self._types = {p.name: _exact_type(_annotation(p)) for p in parameters}
-        self._fields = [(f"f{index}", param.name) for index, param in enumerate(self.params)]
+        # A struct cannot have every name for a field's.
+        odd = any(name.startswith("__") for name in self._types)
+        #: Names of parameters, by the name that stands for it where all of them are decoded.
+        self._names = {f"f{index}" if odd else name: name for index, name in enumerate(self._types)}
         struct = msgspec.defstruct(
             "Args",
             [
-                (field, self._types[name]) if param.required else (field, self._types[name], msgspec.UNSET)
-                for (field, name), param in zip(self._fields, self.params, strict=True)
+                (field, self._types[param.name], *(() if param.required else (msgspec.UNSET,)))
+                for field, param in zip(self._names, self.params, strict=True)
             ],
-            rename=dict(self._fields),
+            rename=self._names,
             forbid_unknown_fields=not accepts_extra,
             kw_only=True,
+            gc=False,
         )
+        #: What is decoded is what is passed on: nothing can be missing, or come besides.
+        self._is_plain = not (odd or accepts_extra) and all(param.required for param in self.params)
         self._decode = msgspec.json.Decoder(struct, dec_hook=_build_path).decode
 
     def bind(self, text: str | bytes) -> dict[str, Any]:
@@ -64,7 +70,10 @@ class Signature:
             decoded = self._decode(text)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise explain(self._spec(), text, self._types, error, _build_path) from error
-        bound = {name: value for field, name in self._fields if (value := getattr(decoded, field)) is not msgspec.UNSET}
+        bound = msgspec.structs.asdict(decoded)
+        if self._is_plain:
+            return bound
+        bound = {self._names[field]: value for field, value in bound.items() if value is not msgspec.UNSET}
         if self.accepts_extra:
             bound |= {name: value for name, value in decode_object(text).items() if name not in self._types}
         return bound

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
+
+from perdure.store.log_file import wal_bytes
 
 #: Milliseconds that a statement waits for another program's lock on the file (a backup tool, say).
 BUSY_TIMEOUT_MS = 5_000
@@ -24,11 +25,3 @@ def checkpoint(connection: sqlite3.Connection, path: str, wal_limit_bytes: int) 
     finally:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     return wal_bytes(path)
-
-
-def wal_bytes(path: str) -> int:
-    """The size of the write-ahead log of a database file."""
-    try:
-        return os.stat(f"{path}-wal").st_size
-    except FileNotFoundError:
-        return 0

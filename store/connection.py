@@ -6,6 +6,7 @@ import asyncio
 import errno
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import aiosqlite
@@ -49,34 +50,54 @@ class SqliteThread:
     async def run(self, verb: Callable[[sqlite3.Connection], T], *, droppable: bool = False) -> T:
         """Call `verb(connection)` in the thread: one hop, however many statements it has.
 
-        The only place that uses aiosqlite's `_execute`. It is private, but its public methods are one hop a statement
+        The only place that uses aiosqlite's queue. It is private, but its public methods are one hop a statement
         (50 to 100 µs), and a coroutine that is cancelled between two of them leaves a transaction open. A verb is
         queued at once and whole, so nothing needs a shield: cancelling the caller drops the answer, never half a verb.
         `droppable`: a verb that has not begun when its caller is cancelled is not begun at all.
         """
         if self._closed:
             raise StoreError(f"{self._path} is closed: open the store again")
-        wanted = [True]
-
-        def call(connection: sqlite3.Connection) -> T | None:
-            return verb(connection) if wanted else None
-
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        # Without a future of aiosqlite's own: the result comes back by ours, and by nothing else on the way.
+        self._connection._tx.put_nowait((None, partial(self._call, verb, droppable, loop, answer)))
         try:
-            result: T = await self._connection._execute(  # type: ignore[no-untyped-call]  # aiosqlite left it so
-                call if droppable else verb, self._connection._conn
-            )
-        except asyncio.CancelledError:
-            wanted.clear()
-            raise
+            return await answer
         except (sqlite3.Error, OSError) as error:
             raise explain(error, self._path) from error
-        return result
+
+    def _call(
+        self,
+        verb: Callable[[sqlite3.Connection], T],
+        droppable: bool,
+        loop: asyncio.AbstractEventLoop,
+        answer: asyncio.Future[T],
+    ) -> None:
+        """In the thread: carry a verb out, and tell the loop."""
+        if droppable and answer.cancelled():
+            return
+        try:
+            result = verb(self._connection._conn)
+        except BaseException as error:
+            loop.call_soon_threadsafe(_refuse, answer, error)
+        else:
+            loop.call_soon_threadsafe(_answer, answer, result)
 
     async def close(self) -> None:
         """Finish what is queued, disconnect, end the thread. Safe to call twice."""
         if not self._closed:
             self._closed = True
             await self._connection.close()
+
+
+def _answer(answer: asyncio.Future[T], result: T) -> None:
+    if not answer.done():
+        answer.set_result(result)
+
+
+def _refuse(answer: asyncio.Future[T], error: BaseException) -> None:
+    if not answer.done():
+        answer.set_exception(error)
 
 
 def database_uri(path: str, mode: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import msgspec
+from msgspec.structs import astuple, replace
 
 from perdure.args_checker import ArgsChecker
 from perdure.data_check import check_args_text, check_size, decode_object
@@ -99,12 +100,19 @@ def check_queue_name(name: str) -> None:
 
 
 class _Known:
-    """What is prepared for a kind; `check` is None for a kind that nobody has declared. `names` were found in order."""
+    """What is prepared for a kind; `check` is None for a kind that nobody has declared. `names` were found in order.
 
-    __slots__ = ("check", "empty_fits", "max_attempts", "max_interruptions", "names", "priority", "queue", "timeout_ms")
+    `flat`: how to look quickly at arguments that hold no lists or objects, where all must be like that.
+    """
+
+    __slots__ = (
+        "check", "empty_fits", "flat", "max_attempts", "max_interruptions", "names", "priority", "queue", "timeout_ms",
+    )  # fmt: skip
 
     def __init__(self, defaults: IntakeDefaults, spec: KindSpec | None = None) -> None:
-        self.check = ArgsChecker(spec).check if spec else None
+        checker = ArgsChecker(spec) if spec else None
+        self.check = checker.check if checker else None
+        self.flat = checker if checker and checker.flat and defaults.args_depth > 0 else None
         spec = spec or KindSpec(name="", lane="sync", params=[])
         self.queue = _first(spec.queue, defaults.queue)
         self.names: set[str] = set()
@@ -123,6 +131,8 @@ class Intake:
         self._defaults = defaults
         self._known = {spec.name: _Known(defaults, spec) for spec in kinds}
         self._unknown = _Known(defaults)
+        #: So many characters are not too many bytes, even if each has four.
+        self._surely_short = defaults.args_bytes // 4
 
     def resolve(self, spec: JobSpec, now_ms: int) -> NewJob:
         """The row for one job. Raises InvalidOption or InvalidArguments; both say what is allowed."""
@@ -130,16 +140,20 @@ class Intake:
         if known is None:
             check_name("kind", spec.kind)
             known = self._unknown
-        self._check_args(known, spec.args)
+        text, queue = spec.args, spec.queue
+        if known.flat is None or len(text) > self._surely_short or not known.flat.fits(text):
+            self._check_args(known, text)
         timeout_ms = known.timeout_ms
         if spec.timeout_ms is not None:
             check_timeout(spec.timeout_ms)
             timeout_ms = spec.timeout_ms or None
+        if queue is not None and queue not in known.names:
+            _check_queue(known, queue)
         return NewJob(
             spec.kind,
-            known.queue if spec.queue is None else self._checked_queue(known, spec.queue),
+            known.queue if queue is None else queue,
             known.priority if spec.priority is None else _checked(check_priority, spec.priority),
-            spec.args,
+            text,
             known.max_attempts if spec.max_attempts is None else _checked(check_max_attempts, spec.max_attempts),
             known.max_interruptions
             if spec.max_interruptions is None
@@ -151,14 +165,21 @@ class Intake:
             None if spec.blob is None else msgspec.json.encode(spec.blob).decode(),
         )
 
-    def _checked_queue(self, known: _Known, name: str) -> str:
-        """A queue's name; the last ones that were used are not looked at again."""
-        if name not in known.names:
-            check_queue_name(name)
-            if len(known.names) >= REMEMBERED_QUEUES:
-                known.names.clear()
-            known.names.add(name)
-        return name
+    def resolve_alike(
+        self, spec: JobSpec, texts: Sequence[str], now_ms: int, first: int = 0, total: int | None = None
+    ) -> list[NewJob]:
+        """The rows for jobs that differ only in their arguments: `spec`, but with each of these texts.
+
+        Otherwise as `resolve_many`.
+        """
+        total = len(texts) if total is None else total
+        checker = self._known.get(spec.kind, self._unknown).flat
+        longest = max(map(len, texts), default=0)
+        if not texts or checker is None or longest > self._surely_short or not checker.all_fit(texts):
+            return self.resolve_many([replace(spec, args=text) for text in texts], now_ms, first, total)
+        (row,) = self.resolve_many([replace(spec, args=texts[0])], now_ms, first, total)
+        kind, queue, priority, _, *rest = astuple(row)
+        return [NewJob(kind, queue, priority, text, *rest) for text in texts]
 
     def resolve_many(
         self, specs: Sequence[JobSpec], now_ms: int, first: int = 0, total: int | None = None
@@ -199,6 +220,14 @@ class Intake:
 
 def _first(declared: _V | None, default: _V) -> _V:
     return default if declared is None else declared
+
+
+def _check_queue(known: _Known, name: str) -> None:
+    """Raise InvalidOption unless a queue may have this name; the last ones that were used are not looked at again."""
+    check_queue_name(name)
+    if len(known.names) >= REMEMBERED_QUEUES:
+        known.names.clear()
+    known.names.add(name)
 
 
 def _checked(check: Callable[[_V], None], value: _V) -> _V:

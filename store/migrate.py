@@ -8,7 +8,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from importlib.resources import files
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from perdure.errors import SchemaTooNew, StoreCorrupt, StoreError
@@ -44,7 +44,7 @@ class Schema(NamedTuple):
 def load_migrations() -> list[Migration]:
     """The migrations that belong to this version of perdure, in order. Raises ValueError when a number is missing."""
     found = []
-    for entry in files("perdure.migrations.sqlite").iterdir():
+    for entry in (Path(__file__).parent.parent / "migrations" / "sqlite").iterdir():
         match = _FILE_NAME.match(entry.name)
         if match:
             script = entry.read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ from perdure.store.checkpoint import BUSY_TIMEOUT_MS, checkpoint
 from perdure.store.connection import SqliteThread, explain, transaction
 from perdure.store.group_commit import commit_turn
 from perdure.store.lock import Role, WriterLock
+from perdure.store.log_file import make_room
 from perdure.store.models import Committed, Depth, ParkedJob, Pruned, Recovered, RunInfo, SavedBreaker, Turn
 from perdure.store.new_jobs import NewJobs
 from perdure.store.plain_turns import prepare_plain_turns
@@ -41,16 +42,18 @@ async def open_sqlite(
     path: str | os.PathLike[str],
     *,
     durability: Durability = "full",
-    cache_bytes: int = 4 * MEBIBYTE,
+    cache_bytes: int = 2 * MEBIBYTE,
     wal_limit_bytes: int = 64 * MEBIBYTE,
     role: Role = "daemon",
     lock_wait_seconds: float = 0.0,
     create: bool = True,
+    log_bytes: int = 0,
 ) -> SqliteStore:
     """Take the lock, look at the file without changing it, then open it and bring its schema up to date.
 
     `lock_wait_seconds`: how long to wait for the present holder of the lock. `create` False: a file that is not there
-    is an error. Raises StoreLocked, StoreReadOnly, StoreFull, StoreCorrupt, SchemaTooNew, StoreError.
+    is an error. `log_bytes`: how long the write-ahead log is from the beginning, for a store that stays open. Raises
+    StoreLocked, StoreReadOnly, StoreFull, StoreCorrupt, SchemaTooNew, StoreError.
     """
     real = _check_place(os.fspath(path), create)
     lock = await WriterLock.acquire(real, role, lock_wait_seconds)
@@ -65,6 +68,8 @@ async def open_sqlite(
             await writer.run(partial(migrate.apply, migrations=migrations, path=real))
             await writer.run(prepare_plain_turns)
             new_jobs = await writer.run(NewJobs)
+            if log_bytes:
+                await writer.run(lambda _: make_room(real, min(log_bytes, wal_limit_bytes)))
         except BaseException:
             await writer.close()
             raise

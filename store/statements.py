@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 _NAME = re.compile(r"^-- name: ([a-z0-9_]+)$", re.MULTILINE)
@@ -13,7 +13,7 @@ _NAME = re.compile(r"^-- name: ([a-z0-9_]+)$", re.MULTILINE)
 def load_statements() -> dict[str, str]:
     """Read every .sql file beside this module. Raises ValueError when a name is given twice."""
     statements: dict[str, str] = {}
-    for entry in sorted(files("perdure.store").iterdir(), key=lambda entry: entry.name):
+    for entry in sorted(Path(__file__).parent.iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".sql"):
             for name, text in parse(entry.read_text(encoding="utf-8")):
                 if name in statements:

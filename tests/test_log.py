@@ -334,3 +334,13 @@ def test_importing_it_does_not_load_structlog() -> None:
     code = "import sys, perdure.log as l; l.get_logger(); print([m for m in sys.modules if m in ('structlog', 'rich')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_setting_it_up_does_not_load_rich() -> None:
+    """The supervisor would keep 5 MB for a console that it does not have; and a program that wants rich must get it."""
+    code = (
+        "import sys, perdure.log as l; l.configure_logging('info', 'json'); print('structlog' in sys.modules, "
+        "'rich' in sys.modules); import rich; print(rich is None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\nFalse\n"

@@ -34,10 +34,13 @@ class Lookout:
         if core.isolation.parked and not core.isolation.suspects:
             count, _ = await supervisor.store.unpark([SUSPECT_REASON], SUSPECTS_AT_ONCE, supervisor.clock.now_ms())
             core.isolation.parked = count == SUSPECTS_AT_ONCE
+        # All at once: the store's thread and this one are woken once, and not for each question.
+        settled, _, available = await asyncio.gather(
+            supervisor.breakers.settled_needs(), supervisor.breakers.look(), supervisor.store.available_queues()
+        )
         back = core.judge.kinds_parked & core.kinds.keys()
-        if back or await supervisor.breakers.settled_needs():
+        if back or settled:
             core.judge.kinds_parked -= back
             await supervisor.engine.unpark_known()
-        await supervisor.breakers.look()
         core.queues.unblock_all()
-        supervisor.engine.queues_filled(await supervisor.store.available_queues())
+        supervisor.engine.queues_filled(available)

@@ -5,7 +5,7 @@ SIGUSR2 to the main thread; that interrupts sleeps and other system calls. Pytho
 between any two bytecodes there. It may come late: the job may have ended, the next one may have begun. So the signal
 carries no meaning of its own. What counts is `job_id` at the moment when `_ring` runs, and what is known of that job:
 
-- it is not zero only while the lane is inside the `try` around the call of a handler (see `SyncLane._call`), so the
+- it is not zero only while the lane is inside the `try` around the call of a handler (see `SyncLane._perform`), so the
   exception always has somewhere to go, and never reaches the lane's own bookkeeping;
 - it names the job that executes now, so a signal that was meant for the job before finds another one, which is not in
   `stopping` and whose limit is not over yet, and does nothing;

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Set
-from functools import partial
-from typing import Final, NamedTuple
+from collections.abc import Callable, Generator, Iterable, Set
+from contextvars import copy_context
+from types import coroutine
+from typing import Final
 
-from perdure.daemon.stepping import Stepping
 from perdure.daemon.worker.alarm import timeout_error
 from perdure.daemon.worker.desk import JobDesk
 from perdure.daemon.worker.handlers import Handler
@@ -20,6 +20,7 @@ from perdure.daemon.worker.lane import Bench, Outcome, fail, job_name, make_cont
 from perdure.daemon.worker.needs import refusal
 from perdure.daemon.worker.outcome import Outbox
 from perdure.daemon.worker.recorder import SlotWriter
+from perdure.deadlines import Deadlines
 from perdure.wire.work import Failed, JobRow
 
 #: How long to wait when the supervisor reads slowly, seconds.
@@ -33,11 +34,40 @@ _SHORT_GATHER_NS: Final = 1_000_000
 _MOST_UNSENT: Final = 256
 
 
-class _Running(NamedTuple):
-    """A job's task, and its desk if it has one."""
+class _Run:
+    """One job from its start to its end."""
 
-    task: asyncio.Task[Outcome]
-    desk: JobDesk | None
+    __slots__ = ("begun", "desk", "ends_ns", "expired", "handler", "outcome", "row", "slot", "started_ns", "task")
+
+    task: asyncio.Task[None]
+
+    def __init__(self, handler: Handler, row: JobRow, slot: SlotWriter, started_ns: int) -> None:
+        self.handler = handler
+        self.row = row
+        self.slot = slot
+        self.started_ns = started_ns
+        limit_ms = row.timeout_ms
+        #: When its time is over (CLOCK_MONOTONIC); 0: never, or it does not matter any more.
+        self.ends_ns = 0 if limit_ms is None else started_ns + limit_ms * 1_000_000
+        #: It was cancelled because its time was over.
+        self.expired = False
+        #: Its task has made the first step.
+        self.begun = False
+        self.desk: JobDesk | None = None
+        self.outcome: Outcome = None
+
+    def cut(self) -> bool:
+        """Its time is over: cancel what it waits for. Before the first step it may yet end without waiting."""
+        if self.begun and not self.expired:
+            self.expired = True
+            self.task.cancel()
+        return self.begun
+
+
+@coroutine
+def _task() -> Generator[None, None, None]:
+    """Wait for the first step of the task."""
+    yield
 
 
 class AsyncLane:
@@ -57,10 +87,17 @@ class AsyncLane:
         self._loop = loop
         self._on_idle = on_idle
         self._queue: deque[JobRow] = deque()
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, _Run] = {}
+        #: Those of them that have ended in this turn of the loop.
+        self._ended: list[_Run] = []
         #: Those of them that were told to end.
         self._stopping: set[int] = set()
         self._flush_planned = False
+        #: When outcomes were sent last (CLOCK_MONOTONIC).
+        self._sent_ns = 0
+        self._deadlines = Deadlines(bench.clock, self._running.values())
+        #: The lane's own: what it does at the end of a job must not be done in that job's.
+        self._context = copy_context()
 
     def offer(self, rows: Iterable[JobRow]) -> None:
         """Start these jobs, or put them in line."""
@@ -82,10 +119,10 @@ class AsyncLane:
         """Cancel those of `ids` that run, each once."""
         for job_id in (ids & self._running.keys()) - self._stopping:
             self._stopping.add(job_id)
-            task, desk = self._running[job_id]
-            if desk is not None:
-                desk.cancelled = True
-            task.cancel()
+            run = self._running[job_id]
+            if run.desk is not None:
+                run.desk.cancelled = True
+            run.task.cancel()
 
     @property
     def waiting(self) -> int:
@@ -101,96 +138,90 @@ class AsyncLane:
 
     def _start_next(self) -> None:
         """Fill the free slots, unless the supervisor does not even take what is done."""
-        while self._queue and self._free and self._outbox.count < _MOST_UNSENT:
-            self._start(self._queue.popleft())
+        if self._queue and self._free:
+            now_ns = self._bench.clock.monotonic_ns()
+            while self._queue and self._free and self._outbox.count < _MOST_UNSENT:
+                self._start(self._queue.popleft(), now_ns)
 
-    def _start(self, row: JobRow) -> None:
-        started_ns = self._bench.clock.monotonic_ns()
+    def _start(self, row: JobRow, now_ns: int) -> None:
         handler = self._bench.handlers.get(row.kind)
         if handler is None:
-            self._end_unbegun(row, unknown_kind(row), started_ns)
+            self._end_unbegun(row, unknown_kind(row), now_ns)
             return
         if handler.needs and (refused := refusal(self._bench, handler, row)) is not None:
-            self._end_unbegun(row, refused, started_ns)
+            self._end_unbegun(row, refused, now_ns)
             return
         slot = self._free.pop()
-        slot.begin(row.id, row.attempt, started_ns, row.timeout_ms)
-        desk = JobDesk(self._bench, row) if handler.wants_context else None
-        task = self._loop.create_task(self._perform(handler, row, started_ns, desk), name=job_name(row))
-        self._running[row.id] = _Running(task, desk)
-        task.add_done_callback(partial(self._finish, handler, row, slot, started_ns))
+        slot.begin(row.id, row.attempt, now_ns, row.timeout_ms)
+        self._running[row.id] = run = _Run(handler, row, slot, now_ns)
+        if handler.wants_context:
+            run.desk = JobDesk(self._bench, row)
+        steps = self._perform(run)
+        # To where it waits for its task: a task that is cancelled before its first step then still gets to the end.
+        steps.send(None)
+        run.task = self._loop.create_task(steps, name=job_name(row))
+        if run.ends_ns:
+            self._deadlines.watch(run.ends_ns, now_ns)
 
     def _end_unbegun(self, row: JobRow, failed: Failed, now_ns: int) -> None:
         self._outbox.add(None, row, failed, now_ns, now_ns)
         self._plan_flush()
 
-    async def _perform(self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None) -> Outcome:
+    async def _perform(self, run: _Run) -> None:
         """Bind the arguments, await the handler, encode its result; whatever is raised becomes a Failed."""
-        log = self._bench.output.begin_async_job(row)
+        voice = None
         try:
-            return await self._call(handler, row, started_ns, desk)
+            await _task()
+            run.begun = True
+            voice = self._bench.output.begin_async_job(run.row)
+            run.outcome = await self._outcome(run)
         except BaseException as error:  # SystemExit would end the loop, and a cancellation from within is a failure
-            return fail(row, handler, error)
+            run.outcome = fail(run.row, run.handler, error)
         finally:
-            if desk is not None:
-                desk.close()
-            if log is not None:
-                log.close()
+            if run.desk is not None:
+                run.desk.close()
+            if voice is not None:
+                voice.end()
+            if not self._ended:
+                self._loop.call_soon(self._finish_ended, context=self._context)
+            self._ended.append(run)
 
-    async def _call(self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None) -> Outcome:
-        result = await self._result(handler, row, started_ns, desk)
-        if result is None and (desk is None or desk.result is None):
-            return None
-        outcome = settle(self._bench, row, result, desk)
-        return await self._bench.spool.off_loop(outcome) if callable(outcome) else outcome
-
-    async def _result(self, handler: Handler, row: JobRow, started_ns: int, desk: JobDesk | None) -> object:
-        """What the handler returns. A time limit can only end a wait, so it is armed at the first one."""
+    async def _outcome(self, run: _Run) -> Outcome:
+        bench, row, handler, desk = self._bench, run.row, run.handler, run.desk
         args = handler.bind(row.args)
-        if handler.wants_context:
-            stepping = Stepping(handler.function(make_context(self._bench, row, args, started_ns, desk), **args))
-        else:
-            stepping = Stepping(handler.function(**args))
         try:
-            stepping.first_step()
-        except StopIteration as end:
-            return end.value
-        return await self._wait(stepping, row, started_ns)
-
-    async def _wait(self, stepping: Stepping, row: JobRow, started_ns: int) -> object:
-        """The rest of a handler that waits for something. Raises JobTimeout when its time is over."""
-        at = None
-        if row.timeout_ms is not None:
-            spent_ns = self._bench.clock.monotonic_ns() - started_ns
-            at = self._loop.time() + row.timeout_ms / 1000 - spent_ns / 1e9
-        limit = asyncio.timeout_at(at)
-        try:
-            async with limit:
-                return await stepping
-        except TimeoutError as error:
-            # Only when it is ours: a handler may raise a TimeoutError of its own. (Python 3.11.2 names no cause.)
-            cancelled = error.__cause__ or error.__context__
-            if limit.expired() and isinstance(cancelled, asyncio.CancelledError):
+            if desk is None:
+                result = await handler.function(**args)
+            else:
+                result = await handler.function(make_context(bench, row, args, run.started_ns, desk), **args)
+        except asyncio.CancelledError as cancelled:
+            if run.expired and run.task.cancelling() == 1:  # else somebody has cancelled it besides
                 raise timeout_error(row.timeout_ms or 0) from cancelled
             raise
+        finally:
+            run.ends_ns = 0
+            if run.expired:
+                run.task.uncancel()
+        if result is None and (desk is None or desk.result is None):
+            return None
+        outcome = settle(bench, row, result, desk)
+        return await bench.spool.off_loop(outcome) if callable(outcome) else outcome
 
-    def _finish(
-        self, handler: Handler, row: JobRow, slot: SlotWriter, started_ns: int, task: asyncio.Task[Outcome]
-    ) -> None:
-        """Record the end. A callback, because a task that is cancelled before its first step never runs at all."""
-        del self._running[row.id]
-        if task.cancelled():
-            outcome: Outcome = fail(row, handler, asyncio.CancelledError("cancelled within the worker"))
-        else:
-            outcome = task.result()
-        if row.id in self._stopping:
-            self._stopping.discard(row.id)
-            if isinstance(outcome, Failed):
-                outcome.stopped = True
+    def _finish_ended(self) -> None:
+        """Record the end of all jobs that have ended in the last turn of the loop."""
+        ended, self._ended = self._ended, []
         ended_ns = self._bench.clock.monotonic_ns()
-        is_due = self._outbox.add(handler, row, outcome, started_ns, ended_ns)
-        slot.finish()
-        self._free.append(slot)
+        is_due = False
+        for run in ended:
+            row, outcome = run.row, run.outcome
+            del self._running[row.id]
+            if row.id in self._stopping:
+                self._stopping.discard(row.id)
+                if isinstance(outcome, Failed):
+                    outcome.stopped = True
+            is_due |= self._outbox.add(run.handler, row, outcome, run.started_ns, ended_ns)
+            run.slot.finish()
+            self._free.append(run.slot)
         if is_due:
             self._outbox.try_flush()
         self._start_next()
@@ -199,13 +230,16 @@ class AsyncLane:
     # --- telling
 
     def _plan_flush(self) -> None:
-        """Flush at once if that was the last job; else a little later, as jobs that finish together travel together."""
-        if not self._flush_planned:
-            self._flush_planned = True
-            if self._queue or self._running:
-                self._loop.call_later((GATHER_NS if self._queue else _SHORT_GATHER_NS) / 1e9, self._flush)
-            else:
-                self._loop.call_soon(self._flush)
+        """Flush a little later, as jobs that finish together travel together; but at once if that was the last job, or
+        the first one after a pause: for all that is known, nothing comes that it could wait for."""
+        if self._flush_planned:
+            return
+        self._flush_planned = True
+        is_pause = self._bench.clock.monotonic_ns() - self._sent_ns > GATHER_NS
+        if (self._queue or self._running) and not is_pause:
+            self._loop.call_later((GATHER_NS if self._queue else _SHORT_GATHER_NS) / 1e9, self._flush)
+        else:
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_planned = False
@@ -213,6 +247,7 @@ class AsyncLane:
             self._flush_planned = True
             self._loop.call_later(_RETRY_SECONDS, self._flush)
             return
+        self._sent_ns = self._bench.clock.monotonic_ns()
         self._start_next()
         if self.idle:
             self._on_idle()

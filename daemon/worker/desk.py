@@ -56,8 +56,8 @@ class JobDesk:
         #: When its time is over, in seconds of time.monotonic().
         limit = row.timeout_ms
         self._ends_at = None if limit is None else bench.clock.monotonic_ns() / 1e9 + limit / 1000
-        #: Tasks that run a command for it, or wait at its port.
-        self._tasks: set[asyncio.Task[Any]] = set()
+        #: Tasks that run a command for it, or wait at its port; None: there never were any.
+        self._tasks: set[asyncio.Task[Any]] | None = None
 
     def progress(self, done: float, total: float | None, text: str | None) -> None:
         """See Context.progress."""
@@ -110,7 +110,8 @@ class JobDesk:
         """Do something that the end of the job ends, also if the handler does not wait for it. Raises UsageError."""
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        tasks = self._tasks = self._tasks or set()
+        tasks.add(task)
         try:
             # Looked at after it was added: `close`, in another thread, does the same the other way round.
             if self._closed:
@@ -118,7 +119,7 @@ class JobDesk:
                 raise UsageError(f"job {self._row.id} has ended: it can run no command and open no port any more")
             return await work
         finally:
-            self._tasks.discard(task)
+            tasks.discard(task)
 
     def _sink(self) -> Sink:
         """Where the output of a command goes that the caller starts: looked up in its own thread and context."""
@@ -148,7 +149,7 @@ class JobDesk:
     def close(self) -> None:
         """The job has ended, one way or another: give back what it held. Never raises: the job's outcome is decided."""
         self._closed = True
-        for task in tuple(self._tasks):
+        for task in tuple(self._tasks or ()):
             # What a handler has started without waiting for it must not outlive the job.
             task.get_loop().call_soon_threadsafe(task.cancel)
         for part in (self._teller, self._payload, self.result, self._port):

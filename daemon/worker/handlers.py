@@ -20,8 +20,6 @@ class Handler:
         "kind",
         "needs",
         "permanent",
-        "ran",
-        "ran_ns",
         "slow",
         "transient",
         "wants_context",
@@ -39,9 +37,6 @@ class Handler:
         self.transient: Classes = job.transient
         #: Its last run took long, or it has not run yet: nothing finished should wait behind it.
         self.slow = True
-        #: Jobs of this kind in the unsent batch, and how long they took together. A kind has one lane, so one outbox.
-        self.ran = 0
-        self.ran_ns = 0
 
 
 class Handlers:
@@ -51,8 +46,5 @@ class Handlers:
         self._by_kind = {handler.kind: handler for handler in map(Handler, jobs)}
         #: The handler of a kind, or None.
         self.get: Callable[[str], Handler | None] = self._by_kind.get
-
-    def is_async(self, kind: str) -> bool:
-        """Whether jobs of this kind go to the async lane. Unknown ones do not: the sync lane refuses them."""
-        handler = self._by_kind.get(kind)
-        return handler is not None and handler.is_async
+        #: Kinds whose jobs go to the async lane. Unknown ones do not: the sync lane refuses them.
+        self.async_kinds = frozenset(kind for kind, handler in self._by_kind.items() if handler.is_async)

@@ -26,7 +26,6 @@ from perdure.wire.work import (
     DumpStacks,
     Follow,
     FollowQueues,
-    Hello,
     JobRow,
     Observed,
     PortOffered,
@@ -48,6 +47,9 @@ OBSERVED_SECONDS: Final = 0.1
 _CLOSING_SECONDS: Final = 1.0
 #: How long adapters may take to close their connections at a drain.
 _CLOSING_ADAPTERS_SECONDS: Final = 4.0
+
+#: Made before the fork: it takes a millisecond or two.
+_TO_WORKER: Final = msgspec.msgpack.Decoder(ToWorker)
 
 log = get_logger()
 
@@ -78,7 +80,7 @@ class LoopSide:
         self._async: AsyncLane
         self._channel: Channel[ToWorker] = Channel(
             sock,
-            msgspec.msgpack.Decoder(ToWorker),
+            _TO_WORKER,
             self._on_message,
             self._on_close,
             loop=loop,
@@ -91,7 +93,6 @@ class LoopSide:
         """Turn the loop until the worker has drained."""
         self._async = lane
         self._lag.start()
-        self._channel.send(Hello(os.getpid()))
         while not self._ended:
             try:
                 self._loop.run_forever()
@@ -154,13 +155,13 @@ class LoopSide:
         if self._draining:
             self._channel.send(Returned([row.id for row in rows]))
             return
-        is_async = self._bench.handlers.is_async
-        later = [row for row in rows if is_async(row.kind)]
+        async_kinds = self._bench.handlers.async_kinds
+        later = [row for row in rows if row.kind in async_kinds]
         if later:
             self._async.offer(later)
         if len(later) < len(rows):
             self._alarm.came_again(row.id for row in rows)
-            self._sync.offer([row for row in rows if not is_async(row.kind)] if later else rows)
+            self._sync.offer([row for row in rows if row.kind not in async_kinds] if later else rows)
             if not self._watching:
                 self._watching = True
                 self._loop.call_later(WATCH_SECONDS, self._watch)
@@ -211,7 +212,7 @@ class LoopSide:
             self._watching = False
             return
         self._alarm.poke()
-        self._sync.outbox.try_flush()
+        self._sync.outbox.relieve()
         self._loop.call_later(WATCH_SECONDS, self._watch)
 
     # --- the end

@@ -50,7 +50,7 @@ from perdure.daemon.worker.spooling import Spool
 from perdure.daemon.worker.sync_lane import SyncLane
 from perdure.log import get_logger
 from perdure.wire import packet
-from perdure.wire.work import Observed, PortOffered, WorkerConfig
+from perdure.wire.work import Hello, Observed, PortOffered, WorkerConfig
 
 #: The exit status after a defect in the worker's own code (EX_SOFTWARE).
 DEFECT: Final = 70
@@ -96,10 +96,9 @@ def report_defect() -> None:
 
 
 def become_worker(config: WorkerConfig, fds: Descriptors) -> None:
-    """Turn this process into a worker: family, signals, streams, environment, random numbers."""
+    """Turn this process into a worker: signals, streams, environment, random numbers, family."""
     for fd in msgspec.structs.astuple(fds):
         os.set_inheritable(fd, False)
-    _wait_for_adoption(config.supervisor_pid, fds.channel)
     # A group of its own, so that a Ctrl-C in the supervisor's terminal does not reach jobs.
     os.setpgid(0, 0)
     _reset_signals()
@@ -107,6 +106,8 @@ def become_worker(config: WorkerConfig, fds: Descriptors) -> None:
     _clean_environment()
     _reseed()
     set_process_name(f"perdure-w{config.id}")
+    # Last: by now there is hardly ever anything left to wait for.
+    _wait_for_adoption(config.supervisor_pid, fds.channel)
 
 
 def _wait_for_adoption(supervisor_pid: int, channel: int) -> None:
@@ -166,11 +167,16 @@ class Worker:
     def __init__(self, config: WorkerConfig, fds: Descriptors, handlers: Handlers, output: Output) -> None:
         clock = SystemClock()
         stacks.arm(fds.stacks)
+        alarm = Alarm(clock)
+        alarm.install()
         self._page = RecorderPage.from_fd(fds.page)
         self._page.set_pid(os.getpid())
         self._sock = socket.socket(fileno=fds.channel)
         packet.set_buffers(self._sock)
         port = Port(self._sock)
+        # Every signal has its handler by now. The supervisor claims the first jobs while the rest is made, and what it
+        # sends waits in the channel.
+        port.send_waiting(msgspec.msgpack.encode(Hello(os.getpid())))
         place = LogPlace(Path(config.job_log_dir), config.job_log_bytes, clock)
         output.open(place)
         output.install_logging(config.log_level)
@@ -184,8 +190,6 @@ class Worker:
         bench = Bench(
             handlers, clock, output, logger, config.result_bytes, view, toolbox, newsroom, spool, commands, ports
         )
-        alarm = Alarm(clock)
-        alarm.install()
         self._output = output
         self._sync = SyncLane(bench, self._page.slot_writer(0), Outbox(port, self._page.done_ring("sync")), alarm)
         lag = worker_meter(self._loop, self._page, port, output, lambda: not self._async.idle)

@@ -22,7 +22,39 @@ from typing import Any, Final
 from perdure.daemon.worker.job_log import JobLog, LogPlace
 from perdure.wire.work import JobRow
 
-_async_log: ContextVar[JobLog | None] = ContextVar("perdure_job_log", default=None)
+
+class Voice:
+    """An asynchronous job as the author of lines. Its log is made by the first one: most jobs are silent."""
+
+    __slots__ = ("_ended", "_log", "_place", "_row")
+
+    def __init__(self, place: LogPlace, row: JobRow) -> None:
+        self._place = place
+        self._row = row
+        self._log: JobLog | None = None
+        self._ended = False
+
+    def log(self) -> JobLog:
+        """The job's log. Any thread; also of a task that outlives its job."""
+        return self._log or self._open()
+
+    def _open(self) -> JobLog:
+        with self._place.lock:
+            if self._log is None:
+                self._log = JobLog(self._place, self._row.id, self._row.attempt, self._row.queue)
+                # Looked at after the log was set: `end`, maybe in another thread, does the same the other way round.
+                if self._ended:
+                    self._log.close()
+            return self._log
+
+    def end(self) -> None:
+        """The job has ended; cheap when it was silent."""
+        self._ended = True
+        if self._log is not None:
+            self._log.close()
+
+
+_async_voice: ContextVar[Voice | None] = ContextVar("perdure_job_voice", default=None)
 
 
 class Output:
@@ -69,21 +101,21 @@ class Output:
             log.close()
         self.sync_job = None
 
-    def begin_async_job(self, row: JobRow) -> JobLog | None:
-        """Make what the current context writes belong to `row`. The caller closes the log."""
+    def begin_async_job(self, row: JobRow) -> Voice | None:
+        """Make what the current context writes belong to `row`. The caller ends the voice."""
         if self._place is None:
             return None
-        log = JobLog(self._place, row.id, row.attempt, row.queue)
-        _async_log.set(log)
-        return log
+        voice = Voice(self._place, row)
+        _async_voice.set(voice)
+        return voice
 
     # --- the streams
 
     def current_log(self) -> JobLog | None:
         """The log of the job on whose behalf the caller runs; None outside all jobs."""
-        log = _async_log.get()
-        if log is not None:
-            return log
+        voice = _async_voice.get()
+        if voice is not None:
+            return voice.log()
         row = self.sync_job
         if row is None or self._place is None or get_ident() == self._loop_thread:
             return None

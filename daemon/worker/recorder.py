@@ -82,37 +82,36 @@ def _words_needed(async_slots: int) -> int:
 class SlotWriter:
     """Writes one slot. The two methods are on the hot path: a few stores, no checks."""
 
-    __slots__ = ("_base", "_finished", "_words")
+    __slots__ = ("_finished", "_words")
 
-    def __init__(self, words: memoryview[int], base: int) -> None:
+    def __init__(self, words: memoryview[int]) -> None:
         self._words = words
-        self._base = base
-        self._finished = words[base + _FINISHED]
+        self._finished = words[_FINISHED]
 
     def begin(self, job_id: int, attempt: int, started_ns: int, timeout_ms: int | None) -> None:
         """Record that the job starts to execute."""
-        words, base = self._words, self._base
-        words[base + 1] = attempt
-        words[base + 2] = started_ns
-        words[base + 3] = 0 if timeout_ms is None else timeout_ms + 1
-        words[base] = job_id
+        words = self._words
+        words[1] = attempt
+        words[2] = started_ns
+        words[3] = 0 if timeout_ms is None else timeout_ms + 1
+        words[0] = job_id
 
     def finish(self) -> None:
         """Record that it does not execute any more."""
-        self._finished = finished = self._finished + 1
-        self._words[self._base + _FINISHED] = finished
-        self._words[self._base] = 0
+        words = self._words
+        self._finished = words[_FINISHED] = self._finished + 1
+        words[0] = 0
 
 
 class DoneRing:
-    """Ids that completed and have not been told. One writer at a time."""
+    """Ids that completed and have not been told. One thread adds and resets; another one may `forget` meanwhile."""
 
-    __slots__ = ("_base", "_count", "_words")
+    __slots__ = ("_count", "_told", "_words")
 
-    def __init__(self, words: memoryview[int], base: int) -> None:
+    def __init__(self, words: memoryview[int]) -> None:
         self._words = words
-        self._base = base
         self._count = 0
+        self._told = 0
 
     def add(self, job_id: int) -> None:
         """Record one id: the id first, then the count that makes it visible. A full ring keeps what it has.
@@ -121,14 +120,20 @@ class DoneRing:
         """
         count = self._count + 1
         if count <= DONE_RING_IDS:
-            self._count = count
-            self._words[self._base + count] = job_id
-            self._words[self._base] = count
+            words = self._words
+            words[count] = job_id
+            words[0] = self._count = count
+
+    def forget(self, count: int) -> None:
+        """So many more have been told, the oldest ones: cross them out. Not while it is reset."""
+        told = self._told
+        self._told = end = min(told + count, self._count)
+        for index in range(told, end):
+            self._words[1 + index] = 0
 
     def reset(self) -> None:
         """Forget them: the message has been sent."""
-        self._count = 0
-        self._words[self._base] = 0
+        self._words[0] = self._count = self._told = 0
 
 
 class RecorderPage:
@@ -139,6 +144,8 @@ class RecorderPage:
         self._memory = memory
         self._fd = fd
         self._words: memoryview[int] = memoryview(memory).cast("B").cast("Q")
+        #: The parts that have been handed out to writers.
+        self._parts: list[memoryview[int]] = []
         self.async_slots: int = self._words[_SLOTS]
 
     @classmethod
@@ -176,7 +183,8 @@ class RecorderPage:
 
     def close(self) -> None:
         """Unmap it. The writers and readers must not be used any more."""
-        self._words.release()
+        for part in (*self._parts, self._words):
+            part.release()
         self._memory.close()
         if self._fd >= 0:
             os.close(self._fd)
@@ -200,11 +208,16 @@ class RecorderPage:
         """The writer of slot `index`: 0 is the sync lane, 1 to `async_slots` the async lane."""
         if not 0 <= index <= self.async_slots:
             raise IndexError(f"slot {index} of 0 to {self.async_slots}")
-        return SlotWriter(self._words, self._slot_base(index))
+        return SlotWriter(self._part(self._slot_base(index), _SLOT_WORDS))
 
     def done_ring(self, lane: Lane) -> DoneRing:
         """The ring of a lane."""
-        return DoneRing(self._words, self._ring_base(lane))
+        return DoneRing(self._part(self._ring_base(lane), _RING_WORDS))
+
+    def _part(self, base: int, words: int) -> memoryview[int]:
+        part = self._words[base : base + words]
+        self._parts.append(part)
+        return part
 
     # --- the supervisor's side
 
@@ -276,7 +289,7 @@ class RecorderPage:
     def _read_ring(self, lane: Lane) -> list[int]:
         base = self._ring_base(lane)
         count = min(self._words[base], DONE_RING_IDS)
-        return list(self._words[base + 1 : base + 1 + count])
+        return [job_id for job_id in self._words[base + 1 : base + 1 + count] if job_id]
 
 
 def _checked_length(fd: int) -> int:

@@ -6,15 +6,19 @@ import os
 from collections import deque
 from collections.abc import Iterable, Set
 from queue import SimpleQueue
+from typing import Final
 
 from perdure.daemon.worker.alarm import Alarm
 from perdure.daemon.worker.desk import JobDesk
 from perdure.daemon.worker.handlers import Handler
 from perdure.daemon.worker.lane import Bench, Outcome, fail, make_context, settle, unknown_kind
 from perdure.daemon.worker.needs import refusal
-from perdure.daemon.worker.outcome import LONG_JOB_NS, Outbox
+from perdure.daemon.worker.outcome import Outbox
 from perdure.daemon.worker.recorder import SlotWriter
 from perdure.wire.work import JobRow
+
+#: Outcomes do not wait after a job that took so long, nanoseconds: the next one may, too.
+LONG_JOB_NS: Final = 1_000_000
 
 
 class SyncLane:
@@ -96,16 +100,17 @@ class SyncLane:
 
     def serve(self) -> None:
         """Run jobs until `drain`. Everything is told to the supervisor before it returns."""
-        take = self._queue.popleft
+        take, read_clock = self._queue.popleft, self._bench.clock.monotonic_ns
+        now_ns = read_clock()
         while True:
             try:
                 row = take()
             except IndexError:
                 if not self._wait_for_work():
                     return
+                now_ns = read_clock()
                 continue
-            if self._run(row):
-                self.outbox.flush()
+            now_ns = self._run(row, now_ns)
 
     def _wait_for_work(self) -> bool:
         """Flush, then sleep until there is something to do. False: there will be nothing more."""
@@ -119,21 +124,22 @@ class SyncLane:
         self.idle = False
         return True
 
-    def _run(self, row: JobRow) -> bool:
-        """Run one job: record its start, perform it, record its end. True: the outcomes should be sent now.
+    def _run(self, row: JobRow, started_ns: int) -> int:
+        """Run one job: record its start, perform it, record its end, and send the outcomes if they should leave now.
 
         The outcome is in the outbox (and in the done ring) before the slot is cleared: whenever the process dies, the
-        page tells the truth.
+        page tells the truth. Returns when the next job can start (CLOCK_MONOTONIC): the clock is read once a job.
         """
-        bench = self._bench
+        bench, outbox = self._bench, self.outbox
         handler = bench.handlers.get(row.kind)
-        started_ns = bench.clock.monotonic_ns()
-        if handler is None:
-            return self.outbox.add(None, row, unknown_kind(row), started_ns, started_ns)
-        if handler.needs and (refused := refusal(bench, handler, row)) is not None:
-            return self.outbox.add(None, row, refused, started_ns, started_ns)
-        if handler.slow and self.outbox.count:
-            self.outbox.flush()
+        refused = unknown_kind(row) if handler is None else refusal(bench, handler, row) if handler.needs else None
+        if handler is None or refused is not None:
+            if outbox.add(None, row, refused, started_ns, started_ns):
+                outbox.flush()
+            return started_ns
+        if handler.slow and outbox.count:
+            outbox.flush()
+            started_ns = bench.clock.monotonic_ns()
         bench.output.sync_job = row
         self._slot.begin(row.id, row.attempt, started_ns, row.timeout_ms)
         outcome = self._perform(handler, row, started_ns)
@@ -142,59 +148,50 @@ class SyncLane:
         bench.output.end_sync_job()
         ended_ns = bench.clock.monotonic_ns()
         handler.slow = ended_ns - started_ns > LONG_JOB_NS
-        is_due = self.outbox.add(handler, row, outcome, started_ns, ended_ns)
+        is_due = outbox.add(handler, row, outcome, started_ns, ended_ns)
         self._slot.finish()
-        return is_due
+        if is_due or handler.slow:
+            outbox.flush()
+            ended_ns = bench.clock.monotonic_ns()
+        return ended_ns
 
     def _perform(self, handler: Handler, row: JobRow, started_ns: int) -> Outcome:
-        """Bind the arguments, call the handler, encode its result; whatever is raised becomes a Failed."""
-        bench, desk, context = self._bench, None, None
+        """Bind the arguments, call the handler, encode its result; whatever is raised becomes a Failed.
+
+        The handler is called with the alarm armed: JobTimeout or JobCancelled can be raised from the first statement of
+        the inner `try` until its `finally` has disarmed the alarm, also in between, after the handler has returned. In
+        each of these places it is caught like an exception of the handler. After the `finally` nothing is armed.
+        """
+        bench, alarm, desk, context = self._bench, self._alarm, None, None
+        limit_ms = row.timeout_ms
         try:
             args = handler.bind(row.args)
             if handler.wants_context:
                 desk = JobDesk(bench, row)
                 self._desk = row.id, desk
                 context = make_context(bench, row, args, started_ns, desk)
-            result = self._call(handler, row, args, context, started_ns)
-            if (result is None and desk is None) or self._forked:
+            alarm.limit_ms = limit_ms or 0
+            alarm.due_ns = 0 if limit_ms is None else started_ns + limit_ms * 1_000_000
+            try:
+                alarm.job_id = row.id
+                if alarm.stopping:
+                    alarm.ring()
+                result = handler.function(**args) if context is None else handler.function(context, **args)
+            finally:
+                alarm.job_id = 0
+            if self._forked or (result is None and (desk is None or desk.result is None)):
                 return None
             outcome = settle(bench, row, result, desk)
             return outcome() if callable(outcome) else outcome
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a job does not end its worker
             failed = fail(row, handler, error)
-            failed.stopped = row.id in self._alarm.stopping
+            failed.stopped = row.id in alarm.stopping
             return failed
         finally:
             if desk is not None:
                 self._desk = None
                 if not self._forked:  # else what it holds is still its parent's
                     desk.close()
-
-    def _call(
-        self, handler: Handler, row: JobRow, args: dict[str, object], context: object | None, started_ns: int
-    ) -> object:
-        """Call the handler with the alarm armed.
-
-        JobTimeout or JobCancelled can be raised from the first statement of `try` until `finally` has disarmed the
-        alarm, also in between, after the handler has returned. In each of these places it leaves this function like an
-        exception of the handler. After the `finally` nothing is armed any more.
-        """
-        alarm = self._alarm
-        try:
-            limit_ms = row.timeout_ms
-            if limit_ms is None:
-                alarm.due_ns = 0
-            else:
-                alarm.limit_ms = limit_ms
-                alarm.due_ns = started_ns + limit_ms * 1_000_000
-            alarm.job_id = row.id
-            if alarm.stopping:
-                alarm.ring()
-            if context is None:
-                return handler.function(**args)
-            return handler.function(context, **args)
-        finally:
-            alarm.job_id = 0
 
     def _note_fork(self) -> None:
         self._forked = True

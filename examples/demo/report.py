@@ -135,7 +135,7 @@ def show(report: Report, outage: Outage | None, console: Console) -> None:
     lines += [("dead, as must be", f"{n} of {what}") for what, n in sorted(report.dead.items())]
     lines += [
         ("lost", str(report.lost)),
-        ("delivered twice", f"{report.interrupted} (the daemon was killed under them)"),
+        ("begun again", f"{report.interrupted} (they ran when the daemon was killed, or beside the job that aborts)"),
     ]
     lines += [(figure.name, str(figure)) for figure in report.figures]
     if outage:

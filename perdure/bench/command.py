@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -19,14 +21,38 @@ from perdure.errors import PerdureError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+if TYPE_CHECKING:
+    _Number = click.ParamType[float]
+else:
+    _Number = click.ParamType  # older clicks do not know it as a generic
+
 _DEFAULTS = Sizes()
+
+
+class _Size(_Number):
+    """A number, from `least` on; whole or not as the field is."""
+
+    name = "number"
+
+    def __init__(self, kind: type[int] | type[float], least: float) -> None:
+        self._kind = kind
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number. Fails on what is none, and below the least."""
+        number = None
+        with contextlib.suppress(ValueError):
+            number = self._kind(value)
+        if number is None or not self._least <= number < math.inf:
+            what = "a whole number" if self._kind is int else "a number"
+            self.fail(f"{value!r:.40} is not {what} from {self._least:g}", param, ctx)
+        return number
 
 
 def _size(option: str, least: float, about: str) -> Callable[[F], F]:
     """An option that sets the field of Sizes with its name."""
     default = getattr(_DEFAULTS, option.replace("-", "_"))
-    kind = click.IntRange(int(least)) if isinstance(default, int) else click.FloatRange(least)
-    return click.option(f"--{option}", type=kind, default=default, show_default=True, help=about)
+    return click.option(f"--{option}", type=_Size(type(default), least), default=default, show_default=True, help=about)
 
 
 @click.command()

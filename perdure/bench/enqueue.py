@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvloop
 
+from perdure.asks import enqueue_request
 from perdure.bench.daemon import Running, daemon
 from perdure.bench.figure import Figure, Sizes, figure, p99, spread
 from perdure.bench.load import QUEUE, spec
@@ -97,9 +98,9 @@ async def in_bulk(running: Running, calls: int, in_flight: int, jobs: int) -> fl
 
 
 async def _ask(caller: Caller, calls: int, jobs: int) -> None:
-    request = Enqueue([spec("bench.noop")] * jobs)
+    specs = [spec("bench.noop")] * jobs
     for _ in range(calls):
-        await caller.request(request)
+        await caller.request(enqueue_request(specs))
 
 
 def raw_rates(folder: Path, sizes: Sizes, work: Work, jobs: int) -> list[float]:

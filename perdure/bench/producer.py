@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import uvloop
 
+from perdure.asks import enqueue_request
 from perdure.bench.load import CHUNK, spec
 from perdure.errors import PerdureError
 from perdure.wire.calls import Caller, connect
-from perdure.wire.control import Enqueue, WaitJobs
+from perdure.wire.control import WaitJobs
 
 #: Batches of CHUNK jobs that a producer has in the queue when it waits for its jobs to be run.
 WINDOW = 8
@@ -103,7 +104,7 @@ async def _produce(socket: str, seconds: float, rate: float) -> None:
 
 async def _lane(caller: Caller, until: float) -> int:
     """Put a batch in, wait until it was run, and again."""
-    request = Enqueue([spec("bench.noop")] * CHUNK)
+    request = enqueue_request([spec("bench.noop")] * CHUNK)
     jobs = 0
     while time.perf_counter() < until:
         placed = await caller.request(request)
@@ -119,7 +120,7 @@ async def _steadily(caller: Caller, seconds: float, rate: float) -> int:
     while (passed := time.perf_counter() - started) < seconds:
         due = int(passed * rate) - jobs
         if due > 0:
-            await caller.request(Enqueue([spec("bench.noop")] * due))
+            await caller.request(enqueue_request([spec("bench.noop")] * due))
             jobs += due
         await asyncio.sleep(BEAT_SECONDS)
     return jobs

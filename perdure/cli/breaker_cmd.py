@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from perdure.cli import session
+from perdure.cli.lazy import Group
 from perdure.cli.options import DURATION, EVENTS, config_option, json_option
 
 if TYPE_CHECKING:
     from perdure.wire.data import BreakerInfo
 
 
-@click.group()
+@click.group(cls=Group)
 def breaker() -> None:
     """List, open and close the breakers of databases and other services."""
 

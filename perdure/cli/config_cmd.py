@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from perdure.cli import session
+from perdure.cli.lazy import Group
 from perdure.cli.options import config_option, json_option
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """Check the configuration."""
 
@@ -22,9 +23,10 @@ def config() -> None:
 @config_option
 @click.pass_context
 def check(ctx: click.Context, show: bool, as_json: bool, config: Path | None) -> None:
-    """Look for mistakes in the configuration file and in PERDURE_... variables.
+    """Look for mistakes in the configuration.
 
-    Prints all mistakes at once, each with its line. Exits with 2 if there are any.
+    In its file, and in PERDURE_... variables. Prints all mistakes at once, each with its line. Exits with 2 if there
+    are any.
     """
     from perdure.cli.documents import print_document
     from perdure.errors import ConfigError

@@ -10,7 +10,7 @@ import click
 
 from perdure.cli import session
 from perdure.cli.bulk import Batch, send
-from perdure.cli.text import clean, is_terminal, plural
+from perdure.cli.text import clean, is_terminal, note, plural
 from perdure.errors import PerdureError
 from perdure.wire.data import Enqueued
 
@@ -34,9 +34,10 @@ class Wishes(NamedTuple):
 def carry_out(batch: Batch, settings: Settings, wishes: Wishes) -> int:
     """Enqueue, print, and wait as wished; the exit code."""
     if not batch.jobs:
-        _note(f"{batch.source}: no jobs in it; nothing was enqueued")
+        note(f"{batch.source}: no jobs in it; nothing was enqueued")
         return 0
     opened = session.connect(settings, local=not wishes.wait, create=True)
+    placed: Sequence[Enqueued] = ()
     try:
         placed = send(
             opened, batch, settings, strict=wishes.strict, payload=wishes.payload, patience_ms=wishes.patience_ms
@@ -47,6 +48,8 @@ def carry_out(batch: Batch, settings: Settings, wishes: Wishes) -> int:
         _note_shed(batch, placed)
         _note_unknown_kinds(opened, batch, waits=wishes.wait)
         if not wishes.wait:
+            if not opened.live:
+                note("no daemon is running; what is in the queue waits for one: perdure run")
             return 0
         if wishes.follow:
             from perdure.cli.following import print_log
@@ -55,6 +58,10 @@ def carry_out(batch: Batch, settings: Settings, wishes: Wishes) -> int:
         from perdure.cli.following import wait_for
 
         ends, opened = wait_for(opened, settings, list(dict.fromkeys(one.id for one in placed)), None)
+    except KeyboardInterrupt:
+        if placed:
+            _note_goes_on(placed)
+        raise
     finally:
         opened.close()
     return _tell_ends(placed, ends, as_json=wishes.as_json)
@@ -90,18 +97,21 @@ def _document(one: Enqueued) -> dict[str, object]:
     return {"id": one.id, "duplicate": one.duplicate, "shed": one.shed, "pressure": one.pressure}
 
 
-def _note(text: str) -> None:
-    """A word for a person; scripts are not bothered."""
-    if is_terminal(sys.stderr):
-        click.echo(text, err=True)
-
-
 def _note_duplicates(batch: Batch, placed: Sequence[Enqueued]) -> None:
     duplicates = [one.id for one in placed if one.duplicate]
     if duplicates and batch.source:
-        _note(f"{plural(len(duplicates), 'job')} not enqueued again: unfinished jobs have their unique keys")
+        note(f"{plural(len(duplicates), 'job')} not enqueued again: unfinished jobs have their unique keys")
     elif duplicates:
-        _note(f"not enqueued again: job {duplicates[0]} has this unique key and has not finished")
+        note(f"not enqueued again: job {duplicates[0]} has this unique key and has not finished")
+
+
+def _note_goes_on(placed: Sequence[Enqueued]) -> None:
+    """Who stops waiting has not stopped the job."""
+    first = placed[0].id
+    if len(placed) == 1:
+        note(f"\njob {first} goes on: perdure wait {first}, or perdure cancel {first}")
+    else:
+        note(f"\nthe {len(placed):,} jobs go on: perdure jobs")
 
 
 def _note_shed(batch: Batch, placed: Sequence[Enqueued]) -> None:
@@ -160,7 +170,7 @@ def _tell_ends(placed: Sequence[Enqueued], ends: Sequence[JobEnd], *, as_json: b
         click.echo(f"perdure: and {len(failed) - 20} more did not complete", err=True)
     if not failed and len(ends) == 1:
         text = end_text(ends[0])
-        _note(f"job {ends[0].id} completed" + (f": {clean(text)}" if text else ""))
+        note(f"job {ends[0].id} completed" + (f": {clean(text)}" if text else ""))
     elif not failed:
-        _note(f"all {len(ends)} jobs completed")
+        note(f"all {len(ends)} jobs completed")
     return 4 if failed else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ import click
 from perdure.cli.session import Session, reconnect
 from perdure.cli.text import clean, is_terminal, plural, size
 from perdure.errors import CallTimeout, DaemonUnreachable, TimeGivenIsOver
-from perdure.wire.control import JobEnd, LogPiece, ReadLog, WaitJobs
+from perdure.wire.control import GetJob, JobEnd, LogPiece, ReadLog, WaitJobs
 from perdure.wire.heard import Heard, count_lines
 from perdure.wire.streams import Emitted, LogText
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _AWAY_SECONDS = 60.0
 #: One wait request: long, but so that a daemon that silently went away is noticed.
 _WAIT_SECONDS = 600.0
+#: How long a daemon that was asked to wait may take to say what has ended, when the time given is over.
+_LOOK_SECONDS = 2.0
 
 
 class Stream:
@@ -155,26 +158,49 @@ def wait_for(
 ) -> tuple[list[JobEnd], Session]:
     """How these jobs ended, in the order of `ids`; and the session, see `print_log`.
 
-    Raises NotFound, and TimeGivenIsOver when `seconds` (None: no limit) have passed.
+    When `seconds` (None: no limit) have passed, only those that have ended by then. Raises NotFound.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
+    ends: list[JobEnd] = []
     while True:
         left = _WAIT_SECONDS if deadline is None else max(0.001, min(_WAIT_SECONDS, deadline - time.monotonic()))
         try:
-            ends: list[JobEnd] = session.request(WaitJobs(list(ids)), timeout_s=left)
+            ends = session.request(WaitJobs(list(ids)), timeout_s=left)
         except CallTimeout:
             if deadline is not None and time.monotonic() >= deadline:
+                ends = _ended_by_now(session, ids)
                 break
         except DaemonUnreachable:
             if not session.live:
                 raise
             session = _again(session, settings)
         else:
-            by_id = {end.id: end for end in ends}
-            return [by_id[job_id] for job_id in ids if job_id in by_id], session
-    raise TimeGivenIsOver(
-        f"{_names(ids)} not ended within the {seconds:g}s given; nothing was cancelled. Look with `perdure jobs`"
-    )
+            break
+    by_id = {end.id: end for end in ends}
+    return [by_id[job_id] for job_id in ids if job_id in by_id], session
+
+
+def _ended_by_now(session: Session, ids: Sequence[int]) -> list[JobEnd]:
+    """How those ended that need not be waited for; none where the daemon does not answer, whose time is over as well.
+
+    What is not among the jobs is dead, or was never there. Raises NotFound.
+    """
+    with contextlib.suppress(CallTimeout, DaemonUnreachable):
+        views = {job_id: session.request(GetJob(job_id), timeout_s=_LOOK_SECONDS) for job_id in ids}
+        ended = [job_id for job_id, view in views.items() if view is None or view.finalized_at is not None]
+        ends: list[JobEnd] = session.request(WaitJobs(ended), timeout_s=_LOOK_SECONDS) if ended else []
+        return ends
+    return []
+
+
+def time_is_over(ids: Sequence[int], seconds: float) -> TimeGivenIsOver:
+    """The error of a wait: these jobs have not ended."""
+    if len(ids) == 1:
+        who, look = f"job {ids[0]} has", f"perdure explain {ids[0]}"
+    else:
+        some = ", ".join(map(str, ids[:5])) + (" …" if len(ids) > 5 else "")
+        who, look = f"{len(ids):,} jobs ({some}) have", f"perdure explain {ids[0]}"
+    return TimeGivenIsOver(f"{who} not ended within the {seconds:g}s given; nothing was cancelled. Look with `{look}`")
 
 
 def end_document(end: JobEnd) -> dict[str, Any]:
@@ -202,7 +228,3 @@ def _again(session: Session, settings: Settings) -> Session:
     if is_terminal(sys.stderr):
         click.echo(f"the daemon has gone away; waiting up to {_AWAY_SECONDS:.0f}s for it to come back", err=True)
     return reconnect(settings, _AWAY_SECONDS)
-
-
-def _names(ids: Sequence[int]) -> str:
-    return f"job {ids[0]} has" if len(ids) == 1 else f"some of the {len(ids)} jobs have"

@@ -10,7 +10,7 @@ import click
 from perdure.cli.documents import parse_json
 from perdure.cli.error_text import print_errors
 from perdure.cli.table import Column, print_pairs, print_table
-from perdure.cli.text import ago, clean, moment_and_ago, paint, paint_state, size, span
+from perdure.cli.text import ago, clean, moment_and_ago, note, paint, paint_state, size, span
 from perdure.clock import SystemClock
 from perdure.wire.data import DeadView, JobView
 
@@ -33,7 +33,7 @@ def print_jobs(views: Sequence[JobView], *, filtered: bool, limit: int) -> None:
     now = SystemClock().now_ms()
     print_table(_COLUMNS, (_row(view, now) for view in views))
     if len(views) == limit and not filtered:
-        click.echo(paint(f"the newest {limit}; more with --limit", dim=True))
+        note(f"the newest {limit}; more with --limit")
 
 
 def print_job(view: JobView) -> None:

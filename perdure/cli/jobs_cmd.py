@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,9 @@ def jobs(
     Dead ones are listed by `perdure dead list`. With --json, one object per line.
     """
     from perdure.cli.documents import document, print_document
-    from perdure.cli.pages import job_pages
-    from perdure.wire.data import JobFilter
+    from perdure.cli.pages import dead_pages, job_pages
+    from perdure.cli.text import is_terminal, note
+    from perdure.wire.data import DeadFilter, JobFilter
 
     which = JobFilter(states=list(states), queue=queue, kind=kind, tag=tag, limit=limit)
     with session.open_queue(config) as opened:
@@ -63,7 +65,11 @@ def jobs(
                     print_document(document(view))
             return
         views = [view for page in pages for view in page]
+        # Who looks for a job that has died would not find it here.
+        filtered = bool(states) or not queue is kind is tag is None
+        some_died = not filtered and is_terminal(sys.stderr) and any(dead_pages(opened, DeadFilter(), 1))
     from perdure.cli.job_text import print_jobs
 
-    filtered = bool(states) or not queue is kind is tag is None
     print_jobs(views, filtered=filtered, limit=limit)
+    if some_died:
+        note("dead jobs are in another list: perdure dead list")

@@ -22,7 +22,27 @@ class Entry(NamedTuple):
     optional: bool = False
 
 
-class LazyGroup(click.Group):
+class Group(click.Group):
+    """A group whose options all belong to its commands, and which says so to those who give them too early."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it, with a hint where an option belongs."""
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if difflib.get_close_matches(error.option_name, error.possibilities or (), n=1, cutoff=0.75):
+                raise  # a misspelt --version
+            names = self.list_commands(ctx)
+            command = next((word for word in words if word in names), "COMMAND")
+            raise click.UsageError(
+                f"there is no option {error.option_name} before the command; "
+                f"options come after it: {ctx.command_path} {command} {error.option_name} …",
+                ctx,
+            ) from None
+
+
+class LazyGroup(Group):
     """Commands by name from a table of sections; the table holds the help lines, so that `--help` imports nothing."""
 
     def __init__(self, *args: Any, sections: Mapping[str, Mapping[str, Entry]], **extra: Any) -> None:

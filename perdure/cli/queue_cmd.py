@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from perdure.cli import session
+from perdure.cli.lazy import Group
 from perdure.cli.options import config_option, json_option
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ _SHORT_TITLES = ("avail", "run", "sched", "retry", "park", "done", "canc")
 _FULL_TITLES_WIDTH = 110
 
 
-@click.group()
+@click.group(cls=Group)
 def queue() -> None:
     """List, pause and resume queues."""
 
@@ -29,9 +31,9 @@ def queue() -> None:
 @json_option
 @config_option
 def list_queues(as_json: bool, config: Path | None) -> None:
-    """List the queues that have jobs, are paused, or have a limit of their own.
+    """List queues: their jobs, pauses and limits.
 
-    With --json, one object per line.
+    Those that have jobs, are paused, or have a limit of their own. With --json, one object per line.
     """
     from perdure.cli.documents import document, print_documents
     from perdure.wire.control import ListQueues
@@ -58,7 +60,7 @@ def pause(names: tuple[str, ...], config: Path | None) -> None:
     from perdure.cli.verdicts import who
     from perdure.wire.control import PauseQueue
 
-    _each(config, names, lambda name: PauseQueue(name, who()), "paused")
+    _each(config, names, lambda name: PauseQueue(name, who()), "paused", _never_used)
 
 
 @queue.command()
@@ -69,18 +71,48 @@ def resume(names: tuple[str, ...], config: Path | None) -> None:
     from perdure.cli.verdicts import who
     from perdure.wire.control import ResumeQueue
 
-    _each(config, names, lambda name: ResumeQueue(name, who()), "resumed")
+    _each(config, names, lambda name: ResumeQueue(name, who()), "resumed", _not_paused)
 
 
-def _each(config: Path | None, names: tuple[str, ...], request: Callable[[str], Any], done: str) -> None:
+def _each(
+    config: Path | None,
+    names: tuple[str, ...],
+    request: Callable[[str], Any],
+    done: str,
+    strange: Callable[[str, Mapping[str, QueueView], AbstractSet[str]], str],
+) -> None:
+    """Do it for each queue; `strange` says what may be a mistake in a name, "" if nothing is."""
     from perdure.names import check_name
+    from perdure.wire.control import ListKinds, ListQueues
 
     for name in names:  # all of them before the first is touched
         check_name("queue", name)
     with session.open_queue(config, create=True) as opened:
+        known: dict[str, QueueView] = {view.name: view for view in opened.request(ListQueues())}
+        declared = {spec.queue for spec in opened.request(ListKinds()) if spec.queue}
         for name in names:
             opened.request(request(name))
             click.echo(f"{name} {done}")
+            if text := strange(name, known, declared):
+                click.echo(f"perdure: {text}", err=True)
+
+
+def _never_used(name: str, known: Mapping[str, QueueView], declared: AbstractSet[str]) -> str:
+    if name in known or name in declared:
+        return ""
+    return f"no job is known of a queue {name}, and no handler names it.{_similar(name, known.keys() | declared)}"
+
+
+def _not_paused(name: str, known: Mapping[str, QueueView], _declared: AbstractSet[str]) -> str:
+    paused = {view.name for view in known.values() if view.paused_at is not None}
+    return "" if name in paused else f"{name} was not paused.{_similar(name, paused)}"
+
+
+def _similar(name: str, known: AbstractSet[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def _print(views: list[QueueView]) -> None:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import click
 
+from perdure.cli.lazy import Group
 from perdure.errors import Refused, UsageError
 
 #: What the files in config/ say; replaced by what is true for this installation.
@@ -34,7 +35,7 @@ class _File(NamedTuple):
     keep: bool = False
 
 
-@click.group("systemd")
+@click.group("systemd", cls=Group)
 def systemd() -> None:
     """Run perdure as a systemd service."""
 

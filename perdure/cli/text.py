@@ -74,6 +74,12 @@ def is_terminal(stream: Any) -> bool:
         return False
 
 
+def note(text: str) -> None:
+    """A word for a person, on stderr; scripts are not bothered."""
+    if is_terminal(sys.stderr):
+        click.echo(text, err=True)
+
+
 def paint(text: str, colour: str | None = None, *, bold: bool = False, dim: bool = False) -> str:
     """`text` in a colour, where colours are wanted: on a terminal, unless NO_COLOR is set."""
     if not is_terminal(sys.stdout) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
@@ -82,8 +88,8 @@ def paint(text: str, colour: str | None = None, *, bold: bool = False, dim: bool
 
 
 def paint_state(text: str) -> str:
-    """A state in its colour; spaces around it are kept."""
-    return paint(text, _STATE_COLOURS.get(text.strip()))
+    """A state in its colour, and what is said of it in brackets; spaces around it are kept."""
+    return paint(text, _STATE_COLOURS.get(text.partition(" (")[0].strip()))
 
 
 def span(milliseconds: float) -> str:

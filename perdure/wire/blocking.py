@@ -59,7 +59,8 @@ class BlockingCaller:
         what the daemon's Fault carries. Descriptors that come with the answer are closed.
         """
         answer, received = self.request_with_fds(request, timeout_s, fds)
-        packet.close_all(received)
+        if received:
+            packet.close_all(received)
         return answer
 
     def request_with_fds(
@@ -127,9 +128,10 @@ class BlockingCaller:
     def _exchange(
         self, call_id: int, call: bytes, deadline: float | None, fds: Sequence[int]
     ) -> tuple[Reply[msgspec.Raw] | Fault, list[int]]:
-        # When the daemon has turned us away, sending fails, and the reason is still there to be read.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        try:
             self._endpoint.send_encoded(call, fds, timeout_s=_left(deadline))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the daemon has turned us away, and the reason is still there to be read
         while True:
             answer, received = self._receive(_left(deadline))
             if answer is not None and (answer.id == call_id or (answer.id == 0 and isinstance(answer, Fault))):

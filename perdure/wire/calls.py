@@ -150,6 +150,7 @@ class Caller:
         # its Cancel or not, so only a live one is taken out here.
         if future is not None and not future.done():
             del self.pending[message.id]
+            self.channel.look_for_more = len(self.pending) > 0
             if fds := self.channel.take_fds():
                 self._arrived[message.id] = fds
             future.set_result(message)

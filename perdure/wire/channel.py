@@ -59,6 +59,7 @@ class Channel(Generic[T]):
         "_retry",
         "_sock",
         "closed",
+        "look_for_more",
         "messages",
         "pending_bytes",
     )
@@ -97,6 +98,9 @@ class Channel(Generic[T]):
         self._peer_gone = False
         #: True once `on_close` was called.
         self.closed = False
+        #: Whether to look for another message as soon as one was dealt with. To look in vain costs a syscall and an
+        #: exception; not to look, a turn of the loop for each further message.
+        self.look_for_more = True
         #: How many messages have come in.
         self.messages = 0
         #: Bytes that wait here because the peer reads slowly.
@@ -117,8 +121,9 @@ class Channel(Generic[T]):
 
     def send_encoded(self, data: bytes, fds: Sequence[int] = ()) -> bool:
         """The same for a message that is encoded already: one encoding can go to many peers."""
-        packet.check_size(data, self._max_send_bytes)
-        packet.check_fds(fds)
+        if len(data) > self._max_send_bytes or fds:
+            packet.check_size(data, self._max_send_bytes)
+            packet.check_fds(fds)
         if self.closed or self._peer_gone:
             return False
         if not self._queue:
@@ -217,6 +222,8 @@ class Channel(Generic[T]):
                     self._close_untaken()
             if self.closed or self._hangup is not None:
                 return
+            if not (self.look_for_more or self._peer_gone):
+                return  # if there is more, the loop calls again
         if self._peer_gone:
             # uvloop stops watching a socket that has an error. All that will ever come is here already.
             self._loop.remove_reader(self._fd)

@@ -12,6 +12,9 @@ from perdure.wire.packet import Decoder
 
 T = TypeVar("T")
 
+#: A wait may end so much too late.
+SAME_SECONDS = 0.002
+
 
 class BlockingEndpoint(Generic[T]):
     """One end of a SEQPACKET socket, read and written by waiting. It owns the socket. Not for several threads at once.
@@ -32,6 +35,7 @@ class BlockingEndpoint(Generic[T]):
         self._max_fds = max_fds
         self._max_message_bytes = max_message_bytes
         sock.setblocking(True)
+        self._timeout_s: float | None = None
         packet.set_buffers(sock)
 
     def fileno(self) -> int:
@@ -43,7 +47,7 @@ class BlockingEndpoint(Generic[T]):
 
         Raises TimeoutError after `timeout_s` seconds, and ProtocolError if what came is not a message.
         """
-        self._sock.settimeout(timeout_s)
+        self._set_timeout(timeout_s)
         try:
             received = packet.receive(self._sock, self._max_message_bytes, self._max_fds)
         except ConnectionResetError:
@@ -66,10 +70,22 @@ class BlockingEndpoint(Generic[T]):
 
     def send_encoded(self, data: bytes, fds: Sequence[int] = (), timeout_s: float | None = None) -> None:
         """The same for a message that is encoded already."""
-        packet.check_size(data, self._max_message_bytes)
-        packet.check_fds(fds)
-        self._sock.settimeout(timeout_s)
+        if fds or len(data) > self._max_message_bytes:
+            packet.check_size(data, self._max_message_bytes)
+            packet.check_fds(fds)
+        self._set_timeout(timeout_s)
         packet.send(self._sock, data, fds)
+
+    def _set_timeout(self, timeout_s: float | None) -> None:
+        """Setting it is a syscall: not for what is left of the same time a moment later."""
+        former = self._timeout_s
+        if timeout_s is None or former is None:
+            if timeout_s is former:
+                return
+        elif 0 <= former - timeout_s < SAME_SECONDS:
+            return
+        self._sock.settimeout(timeout_s)
+        self._timeout_s = timeout_s
 
     def close(self) -> None:
         """Close the socket; again is harmless."""

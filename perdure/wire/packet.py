@@ -47,6 +47,11 @@ _MFD_FLAGS = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
 # One more: a large message comes in a descriptor of its own.
 _ANCILLARY_BYTES = socket.CMSG_SPACE((MOST_FDS + 1) * array.array("i").itemsize)
 _RIGHTS = (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+# As plain numbers: socket's own are enums, and `flags & socket.MSG_TRUNC` takes as long as receiving the message.
+_NO_SIGNAL = int(socket.MSG_NOSIGNAL)
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+_PACKET_CUT = int(socket.MSG_TRUNC)
+_DESCRIPTORS_CUT = int(socket.MSG_CTRUNC)
 
 #: Any message as msgpack. Raises TypeError, UnicodeEncodeError, OverflowError or RecursionError for what is not data.
 encode = msgspec.msgpack.Encoder().encode
@@ -83,7 +88,10 @@ def check_fds(fds: Sequence[int]) -> None:
 def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
     """Send one message with copies of `fds`. Raises OSError (BlockingIOError: nothing of it was sent)."""
     if len(data) <= INLINE_BYTES:
-        send_packet(sock, data, fds)
+        if fds:
+            send_packet(sock, data, fds)
+        else:
+            sock.send(data, _NO_SIGNAL)
         return
     blob = make_blob(data)
     try:
@@ -95,9 +103,9 @@ def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
 def send_packet(sock: socket.socket, packet: bytes, fds: Sequence[int] = ()) -> None:
     """Send one packet as it is."""
     if fds:
-        sock.sendmsg([packet], [(*_RIGHTS, array.array("i", fds))], socket.MSG_NOSIGNAL)
+        sock.sendmsg([packet], [(*_RIGHTS, array.array("i", fds))], _NO_SIGNAL)
     else:
-        sock.send(packet, socket.MSG_NOSIGNAL)
+        sock.send(packet, _NO_SIGNAL)
 
 
 def receive(sock: socket.socket, max_message_bytes: int, max_fds: int = 0) -> tuple[bytes, list[int]] | None:
@@ -107,8 +115,13 @@ def receive(sock: socket.socket, max_message_bytes: int, max_fds: int = 0) -> tu
     ConnectionResetError comes when the other side went away without reading all we sent. The kernel says so once,
     before it hands out what that side had sent: the next call finds it, or the end.
     """
-    data, ancillary, flags, _ = sock.recvmsg(INLINE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
-    fds = _descriptors(ancillary) if ancillary else []
+    data, ancillary, flags, _ = sock.recvmsg(INLINE_BYTES, _ANCILLARY_BYTES, _CLOSE_ON_EXEC)
+    if not (ancillary or flags & (_PACKET_CUT | _DESCRIPTORS_CUT) or len(data) > max_message_bytes):
+        if not data:
+            return None
+        if data[0] != MARKER[0]:
+            return data, []  # nearly always
+    fds = _descriptors(ancillary)
     try:
         _check_whole(flags, fds)
         if data[:1] == MARKER:
@@ -202,9 +215,9 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def _check_whole(flags: int, fds: list[int]) -> None:
-    if flags & socket.MSG_TRUNC:
+    if flags & _PACKET_CUT:
         raise ProtocolError(f"a packet larger than {INLINE_BYTES} bytes was cut; larger messages go into a memfd")
-    if flags & socket.MSG_CTRUNC:
+    if flags & _DESCRIPTORS_CUT:
         raise ProtocolError(f"descriptors were lost ({len(fds)} arrived): too many in one message, or open here")
 
 

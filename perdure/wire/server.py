@@ -14,7 +14,7 @@ from perdure.wire import codec, packet
 from perdure.wire.listen import SocketFile, listen
 from perdure.wire.packet import Decoder
 from perdure.wire.peer import Peer, peer_of
-from perdure.wire.session import Handler, Session
+from perdure.wire.session import READ_POLL_SECONDS, Handler, Session
 
 #: How many connections are accepted before the loop does something else.
 ACCEPTS_PER_TURN = 32
@@ -120,9 +120,16 @@ class Server:
             self._sock = None
 
     async def settle(self, timeout_s: float) -> None:
-        """Wait until the calls that are in flight are answered, but no longer than `timeout_s` seconds."""
+        """Wait until the calls that are in flight are answered and all that was sent is on its way, but no longer than
+        `timeout_s` seconds."""
+        until = self._loop.time() + timeout_s
         if self._running:
             await asyncio.wait(self._running, timeout=timeout_s)
+        while self._unsent() and self._loop.time() < until:  # noqa: ASYNC110 - once, at the end, for all clients
+            await asyncio.sleep(READ_POLL_SECONDS)
+
+    def _unsent(self) -> bool:
+        return any(session.channel.pending_bytes for session in self._sessions.values())
 
     async def wait_closed(self) -> None:
         """Wait until every call that `close` cancelled has really ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from perdure.errors import CallTimeout, DaemonStopping, PerdureError, ProtocolError
@@ -96,17 +97,18 @@ class Session:
 
     # --- questions
 
-    def _on_message(self, message: Any) -> None:
-        if isinstance(message, Call):
-            self._begin(message)
-        elif isinstance(message, Cancel):
+    def _on_other(self, message: Any) -> None:
+        if isinstance(message, Cancel):
             self._cancel(message.id)
         elif isinstance(message, Event) and self._on_event is not None:
             self._on_event(message.body, self.peer)
         else:
             self.turn_away(ProtocolError(f"a {type(message).__name__} is not expected here"))
 
-    def _begin(self, call: Call[Any]) -> None:
+    def _on_message(self, call: Any) -> None:
+        if not isinstance(call, Call):
+            self._on_other(call)
+            return
         if call.id in self.calls:
             self.turn_away(ProtocolError(f"two calls have the id {call.id}"))
             return
@@ -122,12 +124,15 @@ class Session:
         running = self.calls[call.id] = _Running(future)
         self._running.add(future)
         if future.done():
-            self._finish(call.id, running)
+            self._finish(call.id, running, future)
             return
         if call.deadline_ms is not None:
             running.timer = self._loop.call_later(call.deadline_ms / 1000, self._expire, call.id)
-        future.add_done_callback(lambda _: self._finish(call.id, running))
-        self._adjust_reading()
+        future.add_done_callback(partial(self._finish, call.id, running))
+        calls = len(self.calls)
+        self.channel.look_for_more = calls > 1  # who waits for each answer has sent no more
+        if calls >= self._max_calls:
+            self._adjust_reading()
 
     def _as_future(self, result: object) -> asyncio.Future[Any] | None:
         """What to wait for; None if the result is the answer itself."""
@@ -160,8 +165,7 @@ class Session:
 
     # --- answers
 
-    def _finish(self, call_id: int, running: _Running) -> None:
-        future = running.future
+    def _finish(self, call_id: int, running: _Running, future: asyncio.Future[Any]) -> None:
         self._running.discard(future)
         self.calls.pop(call_id, None)
         if running.timer is not None:
@@ -177,7 +181,8 @@ class Session:
                 self._answer(call_id, future.result())
         elif error is None and not future.cancelled():
             _discard(future.result())
-        self._adjust_reading()
+        if self.channel.paused or self.channel.pending_bytes:
+            self._adjust_reading()
 
     def _answer(self, call_id: int, result: object) -> None:
         fds: Sequence[int] = ()
@@ -191,7 +196,8 @@ class Session:
             self._fail(call_id, exc)
             return
         finally:
-            packet.close_all(fds)
+            if fds:
+                packet.close_all(fds)
         if fds or len(data) > packet.INLINE_BYTES:
             self._await_reader()
         elif self.channel.pending_bytes:

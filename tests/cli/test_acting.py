@@ -13,9 +13,9 @@ import pytest
 from perdure.cli import following, session
 from perdure.errors import CallTimeout, ChannelClosed
 from perdure.wire import control
-from perdure.wire.data import DeadFilter, ErrorData, Verdict
+from perdure.wire.data import DeadFilter, ErrorData, KindSpec, QueueView, Verdict
 from tests.cli.conftest import Cli, FakeQueue
-from tests.cli.test_reading import letter
+from tests.cli.test_reading import job, letter
 
 
 def test_cancel_answers_for_each_id(cli: Cli, queue: FakeQueue) -> None:
@@ -93,6 +93,39 @@ def test_pause_and_resume(cli: Cli, queue: FakeQueue) -> None:
     assert (code, out, len(queue.sent(control.PauseQueue))) == (2, "", 2), "all names are checked before the first"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["--config", "x.toml", "jobs"], "perdure jobs --config"),
+        (["--json"], "perdure COMMAND --json"),
+        (["--versoin"], "Did you mean '--version'?"),
+        (["queue", "--config", "x.toml", "list"], "perdure queue list --config"),
+        (["dead", "--json", "show", "1"], "perdure dead show --json"),
+        (["bench", "drain", "--jobs", "x"], "'x' is not a whole number from 256"),
+        (["bench", "--seconds", "nan"], "'nan' is not a number from 0.2"),
+    ],
+)
+def test_options_in_the_wrong_place_and_of_the_wrong_size(
+    cli: Cli, queue: FakeQueue, arguments: list[str], where: str
+) -> None:
+    """Other programs take their options before the command; nobody guesses that from "no such option"."""
+    code, out, err = cli(*arguments)
+    assert (code, out) == (2, "")
+    assert where in err
+
+
+def test_a_queue_that_nobody_knows(cli: Cli, queue: FakeQueue) -> None:
+    """A typing error would pause nothing, or leave paused what should go on, and nobody would notice."""
+    queue.answers[control.ListQueues] = [QueueView("mail", {}), QueueView("slow", {}, 5, "ada")]
+    queue.answers[control.ListKinds] = [KindSpec("k", "sync", [], queue="nightly")]
+    assert cli("queue", "pause", "mail", "nightly") == (0, "mail paused\nnightly paused\n", "")
+    code, out, err = cli("queue", "pause", "mial")
+    assert (code, out) == (0, "mial paused\n")
+    assert err == "perdure: no job is known of a queue mial, and no handler names it. Did you mean mail?\n"
+    assert cli("queue", "resume", "slow") == (0, "slow resumed\n", "")
+    assert cli("queue", "resume", "slwo").err == "perdure: slwo was not paused. Did you mean slow?\n"
+
+
 def test_wait(cli: Cli, queue: FakeQueue) -> None:
     """The end of each, in the order asked for, and 4 if one of them did not complete."""
     queue.answers[control.WaitJobs] = [
@@ -110,6 +143,30 @@ def test_wait_no_longer_than_asked(cli: Cli, queue: FakeQueue) -> None:
     code, out, err = cli("wait", "1", "--timeout", "1ms")
     assert (code, out) == (1, "")
     assert "job 1 has not ended within the 0.001s" in err
+
+
+def test_wait_tells_what_has_ended_when_the_time_is_over(cli: Cli, queue: FakeQueue) -> None:
+    """One slow job would hide how all the others ended."""
+    ends = {1: control.JobEnd(1, "completed", result="3"), 2: control.JobEnd(2, "dead", error="ValueError: x")}
+    queue.answers[control.GetJob] = lambda request: {1: job(1), 3: job(3, finalized_at=None)}.get(request.id)
+
+    def wait(request: control.WaitJobs) -> Any:
+        return CallTimeout() if 3 in request.ids else [ends[job_id] for job_id in request.ids]
+
+    queue.answers[control.WaitJobs] = wait
+    code, out, err = cli("wait", "3", "2", "1", "--timeout", "1ms")
+    assert (code, out) == (1, "2 dead  ValueError: x\n1 completed  3\n")
+    assert err.startswith("perdure: job 3 has not ended within the 0.001s given")
+    documents = [json.loads(line) for line in cli("wait", "1", "3", "--timeout", "1ms", "--json").out.splitlines()]
+    assert [one["id"] for one in documents] == [1]
+
+
+def test_who_stops_waiting_is_told_that_the_job_goes_on(cli: Cli, queue: FakeQueue) -> None:
+    """Ctrl-C ends the command, and looks as if it had ended the job."""
+    queue.answers[control.WaitJobs] = KeyboardInterrupt()
+    code, out, err = cli("enqueue", "hello", "--wait", tty=True)
+    assert (code, out) == (130, "1\n")
+    assert err == "\njob 1 goes on: perdure wait 1, or perdure cancel 1\n"
 
 
 def test_wait_outlasts_a_restart(cli: Cli, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,6 +237,20 @@ def test_an_export_that_fails_leaves_no_file(cli: Cli, queue: FakeQueue, folder:
     assert set(folder.iterdir()) == before
 
 
+def test_who_looks_for_a_job_that_has_died_is_told_where_it_is(cli: Cli, queue: FakeQueue) -> None:
+    """Dead jobs are in a list of their own: in the other one they are missing, as if they had been lost."""
+    queue.answers[control.ListJobs] = [job(1)]
+    queue.answers[control.ListDead] = [letter(2)]
+    assert cli("jobs", tty=True).err == "dead jobs are in another list: perdure dead list\n"
+    assert cli("jobs", "--kind", "hello", tty=True).err == ""
+
+
+def test_an_export_that_cannot_be_written_names_its_file(cli: Cli, queue: FakeQueue, folder: Path) -> None:
+    """The error would name a file that nobody has asked for."""
+    code, out, err = cli("dead", "export", "-o", "nowhere/x")
+    assert (code, out, err) == (1, "", "perdure: nowhere/x: No such file or directory\n")
+
+
 def test_queues_fit_a_narrow_terminal(cli: Cli, queue: FakeQueue) -> None:
     """A table that wraps cannot be read."""
     counts = dict.fromkeys(STATES, 12_345)

@@ -321,6 +321,20 @@ def test_workers_and_daemon_are_killed(tmp_path: Path, words: tuple[str, ...]) -
         daemon.close()
 
 
+def test_the_end_while_the_daemon_drains_is_told(tmp_path: Path) -> None:
+    """A job that ends on the way down: its follower would wait for the next daemon, which may never come."""
+    with follow_daemon(tmp_path) as daemon, daemon.client() as client:
+        job = client.enqueue_sync("telling", args(tmp_path, 1)).id
+        command = Command(daemon, "follow", str(job))
+        command.await_out("running")
+        daemon.send(signal.SIGTERM)
+        wait_until(lambda: "stop.begun" in daemon.log(), 10, "the stop to begin")
+        open_gates(tmp_path, 1)
+        assert command.end() == 0
+        assert "line 1 of attempt 1" in command.out
+        assert "completed" in command.out
+
+
 def test_logs_of_a_large_log_miss_nothing(tmp_path: Path) -> None:
     """What a late follower is told is only the end of a large log; `logs -f` must print the rest as well."""
     with follow_daemon(tmp_path) as daemon, daemon.client() as client:

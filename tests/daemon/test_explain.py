@@ -205,7 +205,9 @@ def test_dead() -> None:
     )
     found = explain_dead(letter, NOW)
     assert (found.state, found.because) == ("dead", "dead")
-    assert found.text.startswith("It is a dead letter since 4s: it failed 5 times.")
+    assert found.text.startswith("It is a dead letter since 4s: it failed 5 times, as often as it may.")
     assert "`perdure dead replay 7`" in found.text
+    letter.max_attempts = 1
+    assert "it failed once," in explain_dead(letter, NOW).text
     letter.resolution = "discarded"
     assert "It was discarded" in explain_dead(letter, NOW).text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -367,6 +368,55 @@ async def test_at_the_end_of_the_daemon_what_waits_is_sent(tmp_path: Path) -> No
     with pytest.raises(DaemonStopping):
         await rig.hub.subscribe(Subscribe([1]), Peer(1, 1, 1))
     assert rig.hub.figures()["subscribers"] == rig.hub.figures()["timers"] == 0
+
+
+async def test_the_end_of_a_job_whose_worker_is_gone_is_told_before_the_daemon_stops(tmp_path: Path) -> None:
+    """Its end waits for what the worker had written down: dropped with that, it would be the next daemon's to tell."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    listener = await rig.follow(1)
+    rig.run(1)
+    rig.holding[1].clear()
+    rig.hub.worker_gone(1)
+    rig.complete(1)
+    assert listener.words == ["available"]
+    await rig.hub.tell_the_rest(10)
+    assert listener.words == ["available", "running", "completed"]
+    assert listener.ended
+    rig.assert_nothing_left()
+    with pytest.raises(DaemonStopping):
+        await rig.hub.subscribe(Subscribe([1]), Peer(1, 1, 1))
+
+
+async def test_the_last_news_wait_for_a_follower_that_reads_but_not_for_ever(tmp_path: Path) -> None:
+    """Without credit nothing can be sent: one that takes its time must hear of the end, one that sleeps must not."""
+    rig = HubRig(tmp_path)
+    rig.job(1)
+    reading = await rig.follow(1, credit=1)
+    asleep = await rig.follow(1, credit=1)
+    await async_wait_until(lambda: bool(reading.words and asleep.words))
+    rig.run(1)
+    rig.complete(1)
+    telling = asyncio.create_task(rig.hub.tell_the_rest(10))
+    await asyncio.sleep(0)
+    assert not reading.ended
+    reading.grant()
+    await reading.end()
+    assert not telling.done()
+    telling.cancel()
+    await rig.hub.tell_the_rest(0.01)
+    assert not asleep.ended
+
+
+async def test_a_turn_of_thousands_is_told_before_the_daemon_stops(tmp_path: Path) -> None:
+    """Who follows queues is told a part at a time; the rest would be dropped with the connection."""
+    rig = HubRig(tmp_path)
+    listener = await rig.follow(everything=True, topics=["state"])
+    some = [ClaimedJob(number, "kind", "{}", 1, "default", 5, None, 0, 3, 0) for number in range(3_000)]
+    rig.commit(Turn(2_000, lease=7), Committed(claimed=some))
+    assert len(listener.words) < 3_000
+    await rig.hub.tell_the_rest(10)
+    assert len(listener.words) == 3_000
 
 
 async def test_progress_is_known_while_the_job_runs_only(tmp_path: Path) -> None:

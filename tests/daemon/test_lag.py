@@ -119,7 +119,7 @@ def test_work_is_looked_at_closely_from_its_beginning(world: World) -> None:
     world.meter.busy()
     assert world.interval_ns == FINE_NS
     assert coarse.cancelled
-    assert world.meter._wake.is_set()
+    assert world.meter._alarm_ns == world.now_ns + lag.BLOCKED_NS
     timers = len(world.timers)
     world.meter.busy()
     assert len(world.timers) == timers, "the hot path must not touch the timer"

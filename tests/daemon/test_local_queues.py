@@ -9,9 +9,9 @@ import pytest
 
 from perdure.config.settings import load_settings
 from perdure.daemon.local import LocalQueue, open_local
-from perdure.errors import QueueFull
-from perdure.wire.control import Enqueue, GetDead, ListQueues
-from perdure.wire.data import DeadView, Enqueued, JobSpec
+from perdure.errors import InvalidOption, QueueFull
+from perdure.wire.control import Enqueue, EnqueueAlike, GetDead, GetJob, ListQueues
+from perdure.wire.data import Blob, DeadView, Enqueued, JobSpec
 
 LIMITS = """
 [queues.r]
@@ -69,6 +69,21 @@ def test_the_least_urgent_is_shed(queue: LocalQueue) -> None:
     assert isinstance(letter, DeadView)
     assert letter.reason == "shed"
     assert put(queue, "s", priority=9)[0].shed
+
+
+def test_jobs_that_are_alike_are_said_once(queue: LocalQueue) -> None:
+    """Thousands of them, more than are checked at a time, would be lost, or would get each other's arguments."""
+    texts = [f'{{"n":{number}}}' for number in range(5_000)]
+    placed = queue.request(EnqueueAlike(JobSpec("k", '{"n":"of none"}', queue="q", priority=3, tags=["t"]), texts))
+    assert [one.id for one in placed] == list(range(placed[0].id, placed[0].id + 5_000))
+    for number in (0, 1_999, 2_000, 4_999):
+        view = queue.request(GetJob(placed[number].id))
+        assert (view.args, view.queue, view.priority, view.tags) == (texts[number], "q", 3, '["t"]')
+    assert queue.request(EnqueueAlike(JobSpec("k"), [])) == []
+    with pytest.raises(InvalidOption, match="payloads"):
+        queue.request(EnqueueAlike(JobSpec("k", blob=Blob(1, "00", path="/a")), ["{}", "{}"]))
+    with pytest.raises(InvalidOption, match="10001 jobs in one request"):
+        queue.request(EnqueueAlike(JobSpec("k"), ["{}"] * 10_001))
 
 
 def test_limits_are_listed_with_and_without_jobs(queue: LocalQueue) -> None:

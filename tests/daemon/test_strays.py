@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -125,3 +126,40 @@ async def test_a_look_that_hangs_holds_up_no_job(monkeypatch: pytest.MonkeyPatch
     finally:
         over.set()
     assert buried == [link]
+
+
+async def test_another_worker_does_not_wait_for_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each death of a worker would cost the other jobs a look at all processes of the machine."""
+    over, happened = threading.Event(), list[str]()
+    monkeypatch.setattr(fleet, "end_strays_of_worker", lambda *_: over.wait())
+    page = SimpleNamespace(executing=lambda: iter([SimpleNamespace(job_id=5, attempt=1)]))
+    link: Any = SimpleNamespace(id=1, pid=os.getpid(), page=page)
+    some_fleet: Any = object.__new__(Fleet)
+    some_fleet.links, some_fleet._loading, some_fleet._nursery = {1: link}, set(), None
+    some_fleet._queue_mark, some_fleet._run_id = STORE, 1
+    some_fleet._tasks, some_fleet._loop = set(), asyncio.get_running_loop()
+    some_fleet._succeed = lambda link, ended: happened.append("succeeded")
+    some_fleet._bury = lambda link, ended: happened.append("buried")
+    try:
+        some_fleet._gone(link, None)
+        assert happened == ["succeeded"]
+    finally:
+        over.set()
+    await asyncio.gather(*some_fleet._tasks)
+    assert happened == ["succeeded", "buried"]
+
+
+@pytest.mark.parametrize(("name", "looks"), [("perdure-w2", 1), ("perdure-w1", 5)])
+def test_another_worker_is_not_taken_for_a_child_of_the_dead_one(
+    monkeypatch: pytest.MonkeyPatch, name: str, looks: int
+) -> None:
+    """Its successor, which starts meanwhile, would make the dead one's jobs wait for four more looks."""
+    other, asked = kin.Process(2**22 + 1, name, os.getpid(), 1, b"A=b"), list[int]()
+
+    def everybody() -> list[kin.Process]:
+        asked.append(1)
+        return [other]
+
+    monkeypatch.setattr(kin, "everybody", everybody)
+    assert end_strays_of_worker(f"{STORE}/1/1", {(5, 1)}, ()) == []
+    assert len(asked) == looks

@@ -19,10 +19,15 @@ HANG_UP = object()
 SILENCE = object()
 
 
+def jobs_in(request: control.Enqueue | control.EnqueueAlike) -> int:
+    """How many jobs a request puts in."""
+    return len(request.args if isinstance(request, control.EnqueueAlike) else request.jobs)
+
+
 def place(request: Any) -> Any:
     """Answer Enqueue with ids from 1, everything else with nothing."""
-    if isinstance(request, control.Enqueue):
-        return [Enqueued(number) for number in range(1, len(request.jobs) + 1)]
+    if isinstance(request, control.Enqueue | control.EnqueueAlike):
+        return [Enqueued(number) for number in range(1, jobs_in(request) + 1)]
     return None
 
 

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 
 from perdure.client import Client, default_client, set_default_client
-from perdure.errors import CallTimeout, ChannelClosed, DaemonUnreachable, Duplicate, InvalidOption, NotData
+from perdure.errors import CallTimeout, ChannelClosed, DaemonUnreachable, Duplicate, InvalidOption, NotData, UsageError
 from perdure.wire import control
-from perdure.wire.data import Enqueued, JobFilter, JobSpec
-from tests.front.daemon_double import HANG_UP, SILENCE, DaemonDouble, place
+from perdure.wire.data import Blob, Enqueued, JobFilter, JobSpec
+from tests.front.daemon_double import HANG_UP, SILENCE, DaemonDouble, jobs_in, place
 
 
 @pytest.fixture
@@ -145,12 +146,30 @@ def test_nothing_is_sent_that_is_not_data(daemon: DaemonDouble, client: Client) 
     assert daemon.got == []
 
 
+def test_what_like_jobs_have_in_common_is_said_once(daemon: DaemonDouble, client: Client) -> None:
+    """A thousand jobs of one kind would cost the daemon three times as much; or jobs that differ would become alike."""
+    client.enqueue_many_sync([("k", {"n": n}) for n in range(3)])
+    assert daemon.got == [control.EnqueueAlike(JobSpec("k"), ['{"n":0}', '{"n":1}', '{"n":2}'])]
+    like = [JobSpec("k", '{"n":1}', queue="q", tags=["t"], delay_ms=5) for _ in range(2)]
+    client.enqueue_many_sync(like, strict=True, patience=1)
+    assert daemon.got[1] == control.EnqueueAlike(
+        JobSpec("k", queue="q", tags=["t"], delay_ms=5), ['{"n":1}'] * 2, True, 1_000
+    )
+    for field, value in {"kind": "x", "queue": "x", "priority": 1, "unique": "x", "tags": ["x"], "at_ms": 1}.items():
+        odd = [*like, msgspec.structs.replace(like[0], **{field: value})]
+        client.enqueue_many_sync(odd)
+        assert daemon.got[-1] == control.Enqueue(odd), field
+    with_files = [JobSpec("k", blob=Blob(1, "00", path="/a"))] * 2
+    client.enqueue_many_sync(with_files)
+    assert daemon.got[-1] == control.Enqueue(with_files)
+
+
 async def test_more_than_a_batch_is_split(daemon: DaemonDouble, client: Client) -> None:
     """A long list would be refused as a whole, or nobody would know how much of it is in the queue."""
     client.batch_jobs = 2
     async with client:
         assert len(await client.enqueue_many([("k", {"n": n}) for n in range(5)])) == 5
-    assert [len(request.jobs) for request in daemon.got] == [2, 2, 1]
+    assert [jobs_in(request) for request in daemon.got] == [2, 2, 1]
 
     def full(request: Any) -> Any:
         if len(daemon.got) == 5:
@@ -347,3 +366,29 @@ def test_what_cannot_be_an_id_is_refused_before_it_is_sent(job_id: Any) -> None:
     """An OverflowError of the encoder, or a complaint about `$[3].id`, says nothing to whoever passed it."""
     with Client("/nowhere/perdure.sock") as client, pytest.raises(InvalidOption, match="not the id of a job"):
         client.get_sync(job_id)
+
+
+MISTAKES: list[tuple[Any, str]] = [
+    (lambda client: client.enqueue_sync("k", blob=12), "blob: expected bytes or the path of a file, got int"),
+    (lambda client: client.enqueue_sync("k", []), "pass a dict of arguments"),
+    (lambda client: client.enqueue_many_sync([("a", {}), {"kind": "a"}]), "job 2: expected a JobSpec, .* got dict"),
+    (lambda client: client.enqueue_many_sync([("a", {}, {})]), "job 1: expected a JobSpec, .* got tuple of 3"),
+    (lambda client: client.enqueue_many_sync(JobSpec("a")), "expected a list of jobs, got JobSpec"),
+    (lambda client: client.wait_sync(1, timeout="5s"), "timeout: expected a number of seconds"),
+    (lambda client: client.list_sync({"queue": "q"}), "expected a JobFilter"),
+    (lambda client: client.pause_sync(5), "queue: expected text, got int"),
+    (lambda client: next(client.follow_sync(queues=5)), "queues: expected a name or several, got int"),
+    (lambda _: Client(5), "socket_path: expected a path, got int"),  # type: ignore[arg-type]
+    (lambda _: Client(config=5), "config: expected a path, got int"),  # type: ignore[arg-type]
+    (lambda _: Client("s", timeout=-1), "timeout: expected a number of seconds"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), MISTAKES, ids=[message for _, message in MISTAKES])
+def test_what_has_the_wrong_type_is_refused_with_what_was_expected(
+    daemon: DaemonDouble, client: Client, call: Any, message: str
+) -> None:
+    """A TypeError from somewhere inside names nothing that the caller has written."""
+    with pytest.raises(UsageError, match=message):
+        call(client)
+    assert daemon.got == []

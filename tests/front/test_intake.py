@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from perdure.args_checker import ArgsChecker
 from perdure.errors import InvalidArguments, InvalidOption, UsageError
 from perdure.store.intake import Intake, IntakeDefaults, check_queue_name, intake_defaults
 from perdure.store.models import NewJob
@@ -125,6 +128,53 @@ def test_a_batch_names_the_job(intake: Intake) -> None:
     with pytest.raises(InvalidArguments, match=r"^documents\.ingest"):
         intake.resolve_many([bad], NOW)
     assert len(intake.resolve_many([good] * 3, NOW)) == 3
+
+
+#: Kinds whose arguments are looked at all together, and others; texts that fit some of them, or none.
+KINDS = [
+    KIND,
+    KindSpec("deep", "sync", [Param("path", "any", False)]),
+    KindSpec("open", "sync", [Param("n", "int", False)], accepts_extra=True),
+    KindSpec("none", "sync", []),
+]
+TEXTS = [
+    ARGS, "{}", '{"path":"b","n":2}', '{"path":"a","n":null}', '{"path":"a","path":1}', '{"n":1}', "[]", "", "{",
+    " {} ", '{"path":"a"', ',"n":1}', "{},{}", '{"path":"\\ud800"}', '{"path":"\ud800"}', '{"n":' + "9" * 30 + "}",
+    '{"path":"' + "x" * 3_000 + '"}', '{"path":' + "[" * 12 + "]" * 12 + "}", '{"path":NaN}',
+]  # fmt: skip
+
+
+@given(st.sampled_from(["deep", "open", "none", "unknown", KIND.name]), st.lists(st.sampled_from(TEXTS), max_size=6))
+def test_jobs_that_are_alike_are_judged_as_each_would_be(kind: str, texts: list[str]) -> None:
+    """What the quick way lets through could not be run, or stands in no row."""
+    intake = Intake(KINDS, IntakeDefaults(args_bytes=4_000, args_depth=10))
+    spec = JobSpec(kind, queue="q", unique="u", tags=["t"])
+    specs = [replace(spec, args=text) for text in texts]
+    each = _judged(lambda: intake.resolve_many(specs, NOW))
+    assert _judged(lambda: intake.resolve_alike(spec, texts, NOW)) == each
+
+
+def _judged(resolve: Callable[[], list[NewJob]]) -> list[NewJob] | str:
+    try:
+        return resolve()
+    except UsageError as error:
+        return str(error)
+
+
+def test_only_arguments_that_hold_no_others_are_looked_at_all_together() -> None:
+    """A list nested a thousand deep would get in by the way that does not count."""
+    for expression, flat in {"str": True, 'int|"a"|none': True, "any": False, "list[int]|none": False}.items():
+        checker = ArgsChecker(KindSpec("k", "sync", [Param("a", expression, False)]))
+        assert checker.flat is flat, expression
+    assert not ArgsChecker(KindSpec("k", "sync", [], accepts_extra=True)).flat
+
+
+def test_the_jobs_alike_that_are_wrong_are_named(intake: Intake) -> None:
+    """One bad job of ten thousand could not be found."""
+    with pytest.raises(InvalidArguments, match=r"^job 6 of 9: documents.ingest: argument \"path\" is missing"):
+        intake.resolve_alike(JobSpec(KIND.name), [ARGS, "{}"], NOW, 4, 9)
+    with pytest.raises(InvalidOption, match="priority"):
+        intake.resolve_alike(JobSpec(KIND.name, priority=99), [ARGS, ARGS], NOW)
 
 
 def test_edited_arguments_are_checked_merged(intake: Intake) -> None:

@@ -152,6 +152,18 @@ def test_bind_says_what_is_wrong(text: str, message: str) -> None:
     assert str(caught.value).startswith("k: ")
 
 
+def test_arguments_may_have_any_name() -> None:
+    """A name that the decoder has a use of its own for would keep a module of handlers from being imported."""
+
+    def named(__post_init__: int, f0: int, __x: int = 5, *, mro: str) -> None: ...
+
+    signature = read_signature(named, "named")
+    assert signature.bind('{"__post_init__": 1, "f0": 2, "mro": "m"}') == {"__post_init__": 1, "f0": 2, "mro": "m"}
+    assert signature.bind('{"f0": 2, "mro": "m", "__x": 3, "__post_init__": 1}')["__x"] == 3
+    with pytest.raises(InvalidArguments, match="f1"):
+        signature.bind('{"__post_init__": 1, "f0": 2, "mro": "m", "f1": 1}')
+
+
 def test_extra_arguments_are_passed_on() -> None:
     """A handler with **kwargs would lose what it does not name."""
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from perdure.store.checkpoint import wal_bytes
+from perdure.store import log_file
+from perdure.store.log_file import wal_bytes
 from perdure.store.migrate import apply, load_migrations
 from perdure.store.models import Buried, Claim, NewBatch, Parked, Postponed, Released, Retried, Stopped
 from perdure.store.sqlite import SqliteStore, open_sqlite
@@ -163,3 +166,62 @@ async def test_durability_is_what_was_asked_for(tmp_path: Path) -> None:
         async with await open_sqlite(tmp_path / "queue.db", durability=durability) as store:  # type: ignore[arg-type]  # both are
             (row,) = await store._writer.run(lambda connection: connection.execute("PRAGMA synchronous").fetchall())
             assert row == (level,)
+
+
+async def test_a_large_turn_is_written_once(tmp_path: Path) -> None:
+    """With a small cache, pages would be written, read and written again before their commit."""
+    path = tmp_path / "queue.db"
+    async with await open_sqlite(path, durability="normal", cache_bytes=1024 * 1024) as store:
+
+        def enqueue(connection: sqlite3.Connection) -> int:
+            connection.execute("BEGIN IMMEDIATE")
+            jobs = "SELECT value, 'k', 'q', 'available', ?, 1, 1, 0, 0, 'key-' || (value * 7919 % 20011) FROM generate"
+            connection.execute(
+                "WITH RECURSIVE generate(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM generate LIMIT 20000) "
+                "INSERT INTO jobs (id, kind, queue, state, args, max_attempts, max_interruptions, created_at, "
+                f"scheduled_at, unique_key) {jobs}",
+                (json.dumps("x" * 200),),
+            )
+            before = wal_bytes(str(path))
+            connection.execute("ROLLBACK")
+            return before
+
+        before = await store._writer.run(lambda _: wal_bytes(str(path)))
+        assert await store._writer.run(enqueue) == before
+
+
+async def test_a_log_has_its_length_before_anybody_waits(tmp_path: Path) -> None:
+    """The first jobs of a daemon would each wait for the file system to write down that the log is longer."""
+    path = tmp_path / "queue.db"
+    room = 512 * 1024
+    async with await open_sqlite(path, log_bytes=room) as store:
+        assert wal_bytes(str(path)) == room
+        for _ in range(20):
+            await Desk(store).enqueue(new_job())
+        assert wal_bytes(str(path)) == room
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
+            assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (20,)
+    async with await open_sqlite(path, log_bytes=room, wal_limit_bytes=256 * 1024):
+        assert wal_bytes(str(path)) == 256 * 1024
+
+
+async def test_what_was_in_a_log_with_room_is_found_after_a_crash(tmp_path: Path) -> None:
+    """Recovery would take the zeros for jobs, or find none of those before them."""
+    path, copy = tmp_path / "queue.db", tmp_path / "copy.db"
+    async with await open_sqlite(path, log_bytes=512 * 1024) as store:
+        for count in (0, 3, 5):
+            await Desk(store).enqueue(*[new_job()] * count)
+            for suffix in ("", "-wal"):
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+            Path(f"{copy}-shm").unlink(missing_ok=True)
+            async with await open_sqlite(copy, log_bytes=1024 * 1024) as found:
+                assert sum((await found.count()).values()) == {0: 0, 3: 3, 5: 8}[count]
+
+
+async def test_a_log_takes_no_room_that_there_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that is nearly full, the log would take what the jobs need."""
+    path = tmp_path / "queue.db"
+    monkeypatch.setattr(log_file, "SPARE", 1 << 60)
+    async with await open_sqlite(path, log_bytes=512 * 1024) as store:
+        assert wal_bytes(str(path)) < 512 * 1024
+        await Desk(store).enqueue(new_job())

@@ -53,6 +53,40 @@ def test_messages_arrive_in_order_through_a_slow_reader(run: Run, pair: Pair) ->
     run(work())
 
 
+def test_who_does_not_look_for_more_gets_it_all_the_same(run: Run, pair: Pair) -> None:
+    """What comes together with a message would wait until something else comes; and an end would not be seen."""
+
+    async def work() -> None:
+        reader = Recorder(pair[1])
+        reader.channel.look_for_more = False
+        with BlockingEndpoint(pair[0], DECODER) as sender:
+            for number in range(40):
+                sender.send(number)
+            await async_wait_until(lambda: len(reader.messages) == 40)
+            assert reader.messages == list(range(40))
+            sender.send("last")
+        await async_wait_until(lambda: reader.ends)
+        assert (reader.messages[-1], reader.ends) == ("last", [None])
+
+    run(work())
+
+
+def test_who_does_not_look_for_more_hears_the_last_words_of_one_that_breaks_off(run: Run, pair: Pair) -> None:
+    """An end with unread messages is an error to the kernel, and comes before what had been sent."""
+
+    async def work() -> None:
+        reader = Recorder(pair[1])
+        reader.channel.look_for_more = False
+        with BlockingEndpoint(pair[0], DECODER) as sender:
+            reader.channel.send("never read")
+            for number in range(40):
+                sender.send(number)
+        await async_wait_until(lambda: reader.ends)
+        assert (reader.messages, reader.ends) == (list(range(40)), [None])
+
+    run(work())
+
+
 def test_descriptors_survive_the_wait_in_the_queue(run: Run, pair: Pair) -> None:
     """The caller closes its own descriptors at once; a queued message would carry others that got their numbers."""
 

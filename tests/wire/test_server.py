@@ -24,6 +24,7 @@ from perdure.wire.blocking import BlockingCaller
 from perdure.wire.calls import connect
 from perdure.wire.control import GetJob, ListQueues, PauseQueue, WaitJobs
 from perdure.wire.data import QueueView
+from perdure.wire.envelope import Event
 from perdure.wire.peer import Peer, owner_or_group, peer_of
 from perdure.wire.server import Server
 from tests.support.wait import async_wait_until
@@ -186,6 +187,32 @@ def test_a_shortage_of_descriptors_does_not_spin(run: Run, path: Path) -> None:
         assert short.attempts <= 4
         caller.close()
         server.close()
+
+    run(work())
+
+
+def test_what_a_slow_client_has_not_taken_is_waited_for(run: Run, path: Path) -> None:
+    """The end of its job would be dropped with the connection, right when the daemon stops."""
+
+    async def work() -> None:
+        server = serving(path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.setblocking(False)
+            client.connect(str(path))
+            await async_wait_until(lambda: bool(server.clients))
+            peer = server.clients[0]
+            while not server.pending_bytes(peer):
+                server.send(peer, Event("x" * 50_000))
+            server.send(peer, Event("the end"))
+            await server.settle(0.01)
+            assert server.pending_bytes(peer), "it has waited for one who does not read"
+            settling = asyncio.create_task(server.settle(10))
+            taken = b""
+            while b"the end" not in taken:
+                taken = await asyncio.get_running_loop().sock_recv(client, 100_000)
+            await settling
+            assert not server.pending_bytes(peer)
+            server.close()
 
     run(work())
 

@@ -157,3 +157,15 @@ async def stop_loop() -> int:
     """Stop the loop that it runs on."""
     asyncio.get_running_loop().stop()
     return 1
+
+
+@job("lane.give_in")
+async def give_in(answer: bool = True) -> str:
+    """Wait for ever; when that is ended, wait a moment longer, and return something or pass it on."""
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        await asyncio.sleep(0.02)
+        if not answer:
+            raise
+    return "cleaned up"

@@ -114,6 +114,26 @@ def test_the_loop_turns_while_jobs_that_never_wait_stand_in_line(worker: Worker)
     worker.wait_for(*(row.id for row in line))
 
 
+def test_jobs_that_keep_each_other_waiting_are_told_together(rig: Rig) -> None:
+    """Each outcome would be a message, and a turn of the supervisor: such jobs all seem to take long."""
+    worker = rig.fork(async_slots=16)
+    try:
+        before = worker.messages
+        worker.perform(*(job_row(number, "lane.spin", {"seconds": 0.0005}) for number in range(1, 129)))
+        assert worker.messages - before <= 32
+    finally:
+        worker.close()
+
+
+def test_a_job_that_is_over_its_limit_may_clean_up_and_wait(worker: Worker) -> None:
+    """Its clean-up would be cancelled again, or its own answer to the limit be overruled."""
+    worker.perform(
+        job_row(1, "lane.give_in", timeout_ms=20), job_row(2, "lane.give_in", {"answer": False}, timeout_ms=20)
+    )
+    assert worker.results == {1: "cleaned up"}
+    assert worker.failed[2].error.type == "JobTimeout"
+
+
 def test_time_limits_and_results_of_jobs_that_share_a_task(worker: Worker) -> None:
     """The limit of one job would end the next, or none."""
     rows = []

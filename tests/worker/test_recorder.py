@@ -71,6 +71,25 @@ def test_done_rings_of_both_lanes_are_told_and_reset(tmp_path: Path) -> None:
     page.close()
 
 
+def test_what_was_told_for_the_lane_is_crossed_out(tmp_path: Path) -> None:
+    """The loop's thread tells finished neighbours of a long job while the lane may add more: none must get lost."""
+    page = RecorderPage.create(tmp_path / "1.page", 0)
+    ring = page.done_ring("sync")
+    for number in (1, 2, 3):
+        ring.add(number)
+    ring.forget(2)
+    ring.add(4)
+    assert page.finished_unsent() == [3, 4]
+    ring.forget(5)  # more than there are: some had no room
+    ring.add(5)
+    assert page.finished_unsent() == [5]
+    ring.reset()
+    ring.add(6)
+    ring.forget(1)
+    assert page.finished_unsent() == []
+    page.close()
+
+
 def test_slots_beyond_the_page_are_refused(tmp_path: Path) -> None:
     """A wrong slot number would write into the done rings."""
     page = RecorderPage.create(tmp_path / "1.page", 2)
