@@ -9,8 +9,9 @@ RETURNING queue;
 -- name: next_due
 SELECT scheduled_at FROM jobs WHERE state IN ('scheduled', 'retryable') ORDER BY scheduled_at LIMIT 1;
 
+-- What `slack` is: migrations/sqlite/0005_slack.sql.
 -- name: claim
-UPDATE jobs SET state = 'running', attempt = attempt + 1, attempted_at = :now, lease = :lease
+UPDATE jobs SET state = 'running', attempt = attempt + 1, attempted_at = :now, lease = :lease, slack = x'0000000000000000'
 WHERE id IN (SELECT id FROM jobs WHERE state = 'available' AND queue = :queue ORDER BY priority, id LIMIT :limit);
 
 -- All that the turn has claimed, in one row: a row at a time takes the GIL from the supervisor's loop for each. The

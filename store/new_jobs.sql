@@ -8,12 +8,12 @@ SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0),
 -- Jobs of any shape; one whose unique key is taken is left out.
 -- name: insert_mixed
 INSERT INTO jobs (id, kind, queue, state, priority, args, max_attempts, max_interruptions, timeout_ms, created_at,
-                  scheduled_at, unique_key, tags, blob)
+                  scheduled_at, unique_key, tags, blob, slack)
 SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
        json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
        json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'), :now,
        json_extract(value, '$[9]'), json_extract(value, '$[10]'), json_extract(value, '$[11]'),
-       json_extract(value, '$[12]')
+       json_extract(value, '$[12]'), x'000000000000000000000000000000000000'
 FROM json_each(:rows) WHERE true
 ON CONFLICT (kind, unique_key) WHERE unique_key IS NOT NULL AND finalized_at IS NULL DO NOTHING;
 

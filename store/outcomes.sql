@@ -2,13 +2,13 @@
 -- A plus before a column keeps the planner from jobs_running: the id is the shortest way to the row.
 
 -- name: complete
-UPDATE jobs SET state = 'completed', finalized_at = :now
+UPDATE jobs SET state = 'completed', finalized_at = :now, slack = x''
 WHERE id IN (SELECT value FROM json_each(:ids)) AND +lease = :lease AND +state = 'running';
 
 -- `outcomes` is an object from id to result. One row of json_each has both, so nothing is extracted for each job.
 -- name: complete_with_results
 UPDATE jobs SET
-    state = 'completed', finalized_at = :now,
+    state = 'completed', finalized_at = :now, slack = x'',
     result = CASE WHEN json_valid(o.value) THEN o.value ELSE json_quote(o.value) END
 FROM json_each(:outcomes) AS o
 WHERE jobs.id = CAST(o.key AS INTEGER) AND +jobs.lease = :lease AND +jobs.state = 'running';

@@ -14,7 +14,7 @@ SELECT 0 AS now, 0 AS lease, NULL AS ids, NULL AS results, 0 AS ended, NULL AS s
 
 -- name: plain_turn_complete
 CREATE TEMP TRIGGER plain_turn_complete INSTEAD OF INSERT ON plain_turn WHEN NEW.ids IS NOT NULL BEGIN
-    UPDATE jobs SET state = 'completed', finalized_at = NEW.now
+    UPDATE jobs SET state = 'completed', finalized_at = NEW.now, slack = x''
     WHERE id IN (SELECT value FROM json_each(NEW.ids)) AND +lease = NEW.lease AND +state = 'running';
     SELECT RAISE(ROLLBACK, 'stale outcome') WHERE changes() <> NEW.ended;
 END;
@@ -22,7 +22,7 @@ END;
 -- name: plain_turn_results
 CREATE TEMP TRIGGER plain_turn_results INSTEAD OF INSERT ON plain_turn WHEN NEW.results IS NOT NULL BEGIN
     UPDATE jobs SET
-        state = 'completed', finalized_at = NEW.now,
+        state = 'completed', finalized_at = NEW.now, slack = x'',
         result = CASE WHEN json_valid(o.value) THEN o.value ELSE json_quote(o.value) END
     FROM json_each(NEW.results) AS o
     WHERE jobs.id = CAST(o.key AS INTEGER) AND +jobs.lease = NEW.lease AND +jobs.state = 'running';
@@ -32,9 +32,9 @@ END;
 -- name: plain_turn_new
 CREATE TEMP TRIGGER plain_turn_new INSTEAD OF INSERT ON plain_turn WHEN NEW.shape IS NOT NULL BEGIN
     INSERT INTO jobs (id, kind, queue, state, priority, args, max_attempts, max_interruptions, timeout_ms, created_at,
-                      scheduled_at, tags, blob)
+                      scheduled_at, tags, blob, slack)
     SELECT s.base + a.key, s.kind, s.queue, s.state, s.priority, a.value, s.max_attempts, s.max_interruptions,
-           s.timeout_ms, NEW.now, s.scheduled_at, s.tags, s.blob
+           s.timeout_ms, NEW.now, s.scheduled_at, s.tags, s.blob, x'000000000000000000000000000000000000'
     FROM (SELECT json_extract(NEW.shape, '$.base') AS base, json_extract(NEW.shape, '$.kind') AS kind,
                  json_extract(NEW.shape, '$.queue') AS queue, json_extract(NEW.shape, '$.state') AS state,
                  json_extract(NEW.shape, '$.priority') AS priority,
@@ -48,7 +48,7 @@ END;
 
 -- name: plain_turn_claim
 CREATE TEMP TRIGGER plain_turn_claim INSTEAD OF INSERT ON plain_turn WHEN NEW.wanted > 0 BEGIN
-    UPDATE jobs SET state = 'running', attempt = attempt + 1, attempted_at = NEW.now, lease = NEW.lease
+    UPDATE jobs SET state = 'running', attempt = attempt + 1, attempted_at = NEW.now, lease = NEW.lease, slack = x'0000000000000000'
     WHERE id IN (SELECT id FROM jobs WHERE state = 'available' AND queue = NEW.queue ORDER BY priority, id
                  LIMIT NEW.wanted);
 END;

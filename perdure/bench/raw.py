@@ -29,6 +29,8 @@ from perdure.store.sqlite import _configure, open_sqlite
 from perdure.store.statements import SQL
 
 MEBIBYTE = 1 << 20
+#: Leases are as long as those of a daemon (supervisor.LEASES_PER_RUN).
+FIRST_LEASE = 2**32
 #: What jobs are made of: the same moment for all.
 NOW = 1_700_000_000_000
 
@@ -125,7 +127,7 @@ def drained(turns: Sequence[int], result_json: str | None = None) -> Work:
     """Claims of these sizes; each transaction also completes what the one before has claimed."""
 
     def work(commit: Commit) -> None:
-        lease, done = 1, list[int]()
+        lease, done = FIRST_LEASE, list[int]()
         for count in (*turns, 0):
             turn = Turn(NOW, lease=lease + 1, claims=[Claim(QUEUE, count)] if count else [], claim_total=count)
             if done and result_json is None:
