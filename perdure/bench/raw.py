@@ -18,8 +18,11 @@ from typing import Any, NamedTuple
 
 from perdure.bench.figure import Durability
 from perdure.bench.load import ARGS, CHUNK, QUEUE
+from perdure.config.settings import StoreSettings
+from perdure.daemon.opening import LOG_BYTES
 from perdure.store.connection import CACHED_STATEMENTS
 from perdure.store.group_commit import commit_turn
+from perdure.store.log_file import make_room
 from perdure.store.models import Claim, Committed, NewBatch, NewJob, Turn
 from perdure.store.new_jobs import NewJobs
 from perdure.store.plain_turns import prepare_plain_turns
@@ -28,7 +31,6 @@ from perdure.store.plain_turns import prepare_plain_turns
 from perdure.store.sqlite import _configure, open_sqlite
 from perdure.store.statements import SQL
 
-MEBIBYTE = 1 << 20
 #: Leases are as long as those of a daemon (supervisor.LEASES_PER_RUN).
 FIRST_LEASE = 2**32
 #: What jobs are made of: the same moment for all.
@@ -91,6 +93,7 @@ class Raw:
         """Give the statements to a plain connection, from the same beginning."""
         shutil.copyfile(self._begin, self._copy)
         with _opened(self._copy, self._durability, sqlite3.Connection) as connection:
+            make_room(str(self._copy), LOG_BYTES)  # as a daemon has it
             # The daemon has just written all this: its pages are in the cache.
             connection.execute("SELECT sum(length(args)) FROM jobs").fetchall()
             cpu, started = time.process_time(), time.perf_counter()
@@ -167,7 +170,10 @@ def _opened(path: Path, durability: Durability, factory: type[sqlite3.Connection
     ) as connection:
         if isinstance(connection, _Recorder):
             connection.seen = []
-        _configure(connection, durability=durability, cache_bytes=64 * MEBIBYTE, wal_limit_bytes=64 * MEBIBYTE)
+        store = StoreSettings()
+        _configure(
+            connection, durability=durability, cache_bytes=store.cache_bytes, wal_limit_bytes=store.wal_limit_bytes
+        )
         prepare_plain_turns(connection)
         yield connection
 
