@@ -49,7 +49,9 @@ class Committer:
         self._drop_batches = drop_batches
         self._throttle = throttle
         self._placing: collections.deque[asyncio.Future[list[Enqueued]]] = collections.deque()
-        self._begun = self._ended = 0
+        #: How many turns were begun, and the numbers of those that have not ended.
+        self._begun = 0
+        self._under_way: set[int] = set()
         #: Made by whoever waits for the end of what is under way.
         self._done: asyncio.Event | None = None
         self.full: StoreFull | None = None
@@ -75,13 +77,14 @@ class Committer:
     async def commit(self, turn: Turn) -> Committed:
         """Commit, then tell: every outcome and every new job of the turn is on disk when this returns."""
         futures = [self._placing.popleft() for _ in turn.batches]
-        self._begun += 1
+        self._begun = number = self._begun + 1
+        self._under_way.add(number)
         if self._throttle is not None:
             self._throttle.prepare(turn)
         try:
             result = await self._commit_patiently(turn, futures)
         finally:
-            self._ended += 1
+            self._under_way.discard(number)
             if self._done is not None:
                 self._done.set()
                 self._done = None
@@ -109,13 +112,14 @@ class Committer:
         False: nothing was, and nothing did.
         """
         last = self._begun + more()
-        if self._ended == last:
-            return False
-        while self._ended < last:
+        waited = False
+        # A turn that a full disk holds up may end after a later one; and what was to come may be dropped meanwhile.
+        while any(number <= last for number in self._under_way) or (self._begun < last and more()):
+            waited = True
             if self._done is None:
                 self._done = asyncio.Event()
             await self._done.wait()
-        return True
+        return waited
 
     async def placed(self) -> None:
         """Return when all new jobs that were expected so far are on disk, or refused."""

@@ -53,7 +53,7 @@ class Dispatch:
         self._claimable = Room(limits, self._run_times)
         self._actions: list[Action] = []
         #: Turns that are not known to be on disk yet, with the room that their claims are to fill.
-        self._under_way: deque[tuple[Turn, dict[Lane, int]]] = deque()
+        self._under_way: list[tuple[Turn, dict[Lane, int]]] = []
         #: Queues and kinds of what the last turn has claimed, until it is taken over.
         self._claimed: Counter[tuple[str, str]] = Counter()
         #: Lanes for which something was claimed in vain: nothing more until their load changes.
@@ -235,11 +235,11 @@ class Dispatch:
             self._actions.append(TakeBack(worker, waiting, []))
 
     def learn(self, turn: Turn, result: Committed) -> None:
-        """A turn is on disk, the first of those under way: which queues have jobs, what is due, what was claimed.
+        """A turn that was under way is on disk: which queues have jobs, what is due, what was claimed.
 
         After this the next turn may be made; what was claimed counts for it, and is still to be taken over.
         """
-        self._under_way.popleft()
+        self._under_way = [one for one in self._under_way if one[0] is not turn]
         for batch in turn.batches:
             for job in batch.jobs:
                 if job.scheduled_at is not None and job.scheduled_at > turn.now:

@@ -92,7 +92,9 @@ class Housekeeping:
     def _set_alarm(self, busy: bool) -> None:
         due = self._first_busy if busy else self._first_idle
         next_due = self._supervisor.core.next_due
-        if next_due is not None:
+        # What is due while a turn is under way is for the next one, and the main loop asks again when this one is on
+        # disk. An alarm would only ring again and again until then.
+        if next_due is not None and not self._supervisor.turns.under_way:
             wait_seconds = max(0, next_due - self._supervisor.clock.now_ms()) / 1000
             due = min(due, self._loop.time() + wait_seconds)
         if self._timer is not None:

@@ -1,9 +1,8 @@
-"""The turns that are under way: begun in order, on disk in order, and what each of them leads to."""
+"""The turns that are under way, and what each of them leads to."""
 
 from __future__ import annotations
 
 import asyncio
-import collections
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -42,8 +41,8 @@ class Turns:
         self._landed = landed
         self._wake = wake
         self._most = most
-        #: One for each turn until it is handed out; so many of the last ones are not known to be on disk.
-        self._tasks: collections.deque[asyncio.Task[None]] = collections.deque()
+        #: One for each turn until it is handed out; so many of them are not known to be on disk.
+        self._tasks: set[asyncio.Task[None]] = set()
         self._committing = 0
         self._held = False
         self._failure: BaseException | None = None
@@ -63,9 +62,8 @@ class Turns:
         if turn is not None:
             commit = self._committer.begin(turn)
             self._committing += 1
-            before = self._tasks[-1] if self._tasks else None
-            task = asyncio.get_running_loop().create_task(self._land(turn, commit, before))
-            self._tasks.append(task)
+            task = asyncio.get_running_loop().create_task(self._land(turn, commit))
+            self._tasks.add(task)
             task.add_done_callback(self._ended)
 
     async def settle(self) -> None:
@@ -82,14 +80,14 @@ class Turns:
         for task in self._tasks:
             task.cancel()
 
-    async def _land(self, turn: Turn, commit: Awaitable[Committed], before: asyncio.Task[None] | None) -> None:
+    async def _land(self, turn: Turn, commit: Awaitable[Committed]) -> None:
         try:
             result = await commit
-            # The store answers in order; but on a full disk each turn is tried again by itself.
-            if before is not None and not before.done():
-                await asyncio.wait([before])
             if self._failure is None:
-                # In the same step of the loop: what the store answers after this turn is heard of after it, too.
+                # In the same step of the loop: what the store answers after this turn is heard of after it, too. So
+                # the core hears of turns in the order in which they are on disk: that in which they were begun, but
+                # for one that a full disk holds up. Were it heard of in another order, a queue would count as empty
+                # that was filled since, and what is due would be forgotten.
                 self._core.learn(turn, result)
                 self._committing -= 1
                 if self._core.gathered:

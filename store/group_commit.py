@@ -21,14 +21,17 @@ def commit_turn(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs) -
     """Carry a turn out: the quick way, and when something in it is void or wrong, all of it again the careful way."""
     last_id = new_jobs.last_id
     try:
-        if plain_turns.is_plain(turn) and (done := plain_turns.carry_out(connection, turn, new_jobs)) is not None:
-            return done
-        return transaction(connection, lambda connection: _carry_out(connection, turn, new_jobs, careful=False))
+        done = plain_turns.carry_out(connection, turn, new_jobs) if plain_turns.is_plain(turn) else None
+        if done is None:
+            return transaction(connection, lambda connection: _carry_out(connection, turn, new_jobs, careful=False))
     except (StaleOutcome, *BATCH_ERRORS):
         new_jobs.last_id = last_id
     except BaseException:
         new_jobs.last_id = last_id
         raise
+    else:  # it is on disk: whatever goes wrong from here on, it must not be carried out again
+        plain_turns.take_claimed(connection, turn, done)
+        return done
     return transaction(connection, lambda connection: _carry_out(connection, turn, new_jobs, careful=True))
 
 

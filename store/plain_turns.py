@@ -43,7 +43,8 @@ def is_plain(turn: Turn) -> bool:
 def carry_out(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs) -> Committed | None:
     """The whole turn in one statement, which is its transaction; None: it has too many parts, or unique keys.
 
-    Raises one of BATCH_ERRORS when an outcome is void or a new job cannot be stored; nothing has happened then.
+    What was claimed is still to be taken: `take_claimed`. Raises one of BATCH_ERRORS when an outcome is void or a new
+    job cannot be stored; nothing has happened then.
     """
     ended = [*_ended(turn)]
     if len(ended) > MOST_LEASES:
@@ -61,14 +62,17 @@ def carry_out(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs) -> 
     if turn.claims:
         parts.append(SQL["plain_turn_of_claims"])
         parameters += (turn.now, turn.lease, _encode(turn.claims).decode())
-    if not parts:
-        return done
-    connection.execute(f"{SQL['plain_turn']}\n{_AND.join(parts)}", parameters)
+    if parts:
+        connection.execute(f"{SQL['plain_turn']}\n{_AND.join(parts)}", parameters)
+    return done
+
+
+def take_claimed(connection: sqlite3.Connection, turn: Turn, done: Committed) -> None:
+    """Put into `done` what a turn that was carried out has claimed, and which queues have no more."""
     if turn.claims:
         done.claimed = read_claimed(connection, turn.lease, [claim.queue for claim in turn.claims])
         found = Counter([job.queue for job in done.claimed])
         done.drained = [claim.queue for claim in turn.claims if found[claim.queue] < claim.limit]
-    return done
 
 
 def _ended(turn: Turn) -> Iterator[tuple[object, ...]]:

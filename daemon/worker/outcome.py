@@ -29,7 +29,8 @@ class Outbox:
 
     When a long job of the sync lane sits on finished neighbours, the loop's thread sends them (`relieve`). Therefore
     the deque: the lane appends at one end, without a lock, and whoever sends takes from the other end what he has
-    sent. The lock is for those who send. It is never held by the loop's thread while that waits.
+    sent. `copy` of it is one step; in the middle of `tuple` the garbage collector may run, with it code of handlers,
+    and meanwhile the lane. The lock is for those who send. It is never held by the loop's thread while that waits.
     """
 
     def __init__(self, port: Port, ring: DoneRing, age_ns: int = BATCH_AGE_NS) -> None:
@@ -64,7 +65,7 @@ class Outbox:
     def flush(self) -> None:
         """Send what is there, and wait for room if there is none. For the sync lane's own thread."""
         with self._lock:
-            batch = tuple(self._ended)
+            batch = self._ended.copy()
             if batch:
                 self._port.send_waiting(packet.encode(_message(batch)))
                 self._sent(batch)
@@ -83,7 +84,7 @@ class Outbox:
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            batch = tuple(self._ended)
+            batch = self._ended.copy()
             if batch:
                 message = _message(batch)
                 if not self._port.try_send(packet.encode(message)):
@@ -94,13 +95,13 @@ class Outbox:
         finally:
             self._lock.release()
 
-    def _sent(self, batch: tuple[_Ended, ...]) -> None:
+    def _sent(self, batch: deque[_Ended]) -> None:
         self._chars = 0
         for _ in batch:
             self._ended.popleft()
 
 
-def _message(batch: tuple[_Ended, ...]) -> Done:
+def _message(batch: deque[_Ended]) -> Done:
     """What is told of these outcomes."""
     done = Done([], [], [], [], [])
     complete = done.completed.append

@@ -119,7 +119,7 @@ def test_each_row_can_be_measured(name: str) -> None:
     assert measured
     for line in measured:
         assert list(line)[:6] == KEYS
-        assert line["value"] >= 0
+        assert line["value"] >= 0 or name == "guard"  # a difference of two times, of so few calls
         assert line["limit"] > 0 or name == "idle"  # a bare loop may have done nothing at all in so short a time
         assert line["goal"] or line["at"] is not None
         assert all(line[key] for key in ("details", "limit_is", "machine", "durability"))

@@ -35,6 +35,7 @@ class World:
         supervisor: Any = SimpleNamespace(
             core=SimpleNamespace(workers={1: self.worker}, next_due=None),
             clock=SimpleNamespace(now_ms=lambda: 0),
+            turns=SimpleNamespace(under_way=False),
             pulse=asyncio.Event(),
         )
         monkeypatch.setattr(duties, "all_duties", lambda _: [self.always, self.beside_work])
@@ -107,3 +108,15 @@ async def test_jobs_that_become_due_wake_the_loop(monkeypatch: pytest.MonkeyPatc
     world.supervisor.core.next_due = 2_000
     await world.pass_time(0)
     assert [alarm.when for alarm in world.alarms] == [pytest.approx(world.now + 2)]
+
+
+async def test_no_alarm_rings_for_what_is_due_while_a_turn_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main loop would spin until the turn is on disk, and take the GIL from the thread that writes it."""
+    world = World(monkeypatch)
+    world.supervisor.core.next_due = 0
+    world.supervisor.turns.under_way = True
+    await world.pass_time(0.0)
+    assert [alarm.when for alarm in world.alarms if alarm.when <= world.now] == []
+    world.supervisor.turns.under_way = False
+    await world.pass_time(0.0)
+    assert world.alarms[-1].when == world.now

@@ -59,6 +59,50 @@ async def test_a_full_disk_sheds_nothing_and_frees_the_room(monkeypatch: pytest.
     assert (throttle.pressure.gauges["s"].waiting, throttle.pressure.gauges["s"].coming) == (2, 0)
 
 
+async def test_who_waits_for_new_jobs_is_told_when_a_full_disk_refuses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The turn that was to bring them never comes: a file that nobody needs would stay until some other one does."""
+    monkeypatch.setattr(commit, "FULL_DISK_RETRY_SECONDS", 0)
+    go = asyncio.Event()
+
+    class FullWhenTold(FullOnce):
+        async def commit(self, turn: Turn) -> Committed:
+            await go.wait()
+            return await super().commit(turn)
+
+    async def go_on() -> bool:
+        return True
+
+    store: Any = FullWhenTold()
+    committer = Committer(store, Settings(), Waiters(), go_on, lambda: None)
+    turn = asyncio.ensure_future(committer.commit(Turn(1)))
+    await asyncio.sleep(0)
+    refused = committer.expect(NewBatch([], False))
+    placed = asyncio.ensure_future(committer.placed())
+    await asyncio.sleep(0)
+    go.set()
+    await turn
+    assert isinstance(refused.exception(), StoreFull)
+    await async_wait_until(placed.done)
+
+
+async def test_a_turn_that_is_held_up_counts_until_it_is_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation would look at a row before the job's outcome is in it, and say that the job still runs."""
+    monkeypatch.setattr(commit, "FULL_DISK_RETRY_SECONDS", 0)
+    held: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    store: Any = FullOnce()
+    committer = Committer(store, Settings(), Waiters(), lambda: held, lambda: None)
+    first = asyncio.ensure_future(committer.commit(Turn(1)))
+    await async_wait_until(lambda: committer.full is not None)
+    settled = asyncio.ensure_future(committer.settled(lambda: False))
+    await asyncio.sleep(0)
+    await committer.commit(Turn(2))
+    await asyncio.sleep(0)
+    assert not settled.done()
+    held.set_result(True)
+    await first
+    assert await settled
+
+
 async def test_a_probe_that_is_shed_gives_way() -> None:
     """A breaker would wait for the verdict of a job that is in the dead letters."""
     ended: list[int] = []

@@ -11,7 +11,7 @@ from perdure.clock import SystemClock
 from perdure.daemon.dispatch import Dispatch
 from perdure.daemon.turns import LARGE, Turns
 from perdure.errors import StoreError
-from perdure.store.models import Claim, Committed, NewBatch, NewJob, Turn
+from perdure.store.models import Claim, Committed, NewBatch, NewJob, Retried, Turn
 from perdure.wire.data import KindSpec
 from tests.daemon.world import LIMITS
 from tests.support.wait import async_wait_until
@@ -95,15 +95,30 @@ async def test_where_limits_are_judged_one_turn_is_under_way() -> None:
     assert len(rig.committer.begun) == 2
 
 
-async def test_turns_lead_to_something_in_their_order() -> None:
-    """A turn that a full disk held up would be learnt of after the one that came after it."""
+async def test_turns_are_learnt_of_as_they_are_on_disk() -> None:
+    """Behind a turn that a full disk holds up, a queue that is filled meanwhile would count as empty again."""
     rig = Rig()
     rig.enqueue(1)
     rig.enqueue(LARGE)
-    await rig.land(1)
-    assert not rig.landed
-    await rig.land(0)
-    assert rig.landed == [turn for turn, _ in rig.committer.begun[:2]]
+    await rig.land(1, Committed(drained=["default"]))
+    assert rig.landed == [rig.committer.begun[1][0]]
+    rig.core.queues.fill("default")
+    await rig.land(0, Committed())
+    assert rig.landed[1] is rig.committer.begun[0][0]
+    assert rig.committer.begun[2][0].claims
+
+
+async def test_what_is_due_is_not_forgotten_behind_a_turn_that_was_held_up() -> None:
+    """A job would wait for its next attempt until some other one becomes due."""
+    rig = Rig()
+    rig.enqueue(1)
+    rig.enqueue(LARGE)
+    held_up, promoting = (turn for turn, _ in rig.committer.begun)
+    held_up.retried.append(Retried(1, 1, 2_000_000_000_000, "{}"))
+    promoting.promote = True
+    await rig.land(1, Committed(next_due=None))
+    await rig.land(0, Committed())
+    assert rig.core.next_due == 2_000_000_000_000
 
 
 async def test_a_queue_that_was_empty_is_not_forgotten_when_jobs_are_on_their_way() -> None:

@@ -71,6 +71,27 @@ async def test_a_drain_turn_is_two_statements(tmp_path: Path) -> None:
         assert [statement.split()[0] for statement in dict.fromkeys(seen)] == ["INSERT", "SELECT"]
 
 
+async def test_claims_that_are_too_long_for_one_text_are_read_one_by_one(tmp_path: Path) -> None:
+    """What is on disk would be carried out a second time: new jobs refused that are there, and claims of nobody."""
+    async with await open_sqlite(tmp_path / "queue.db", durability="normal") as store:
+        desk = Desk(store)
+        first = await desk.running()
+        for _ in range(5):
+            await desk.enqueue(new_job(args=f'"{"x" * 40_000}"'))
+        await store._writer.run(lambda connection: connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000))
+        done = await desk.turn(
+            completed={desk.lease: [first.id]},
+            batches=[NewBatch([new_job()], False)],
+            lease=1_000,
+            claims=[Claim("default", 9)],
+            claim_total=9,
+        )
+        assert [job.id for job in done.claimed] == [2, 3, 4, 5, 6, 7]
+        assert (done.stale, done.drained) == ([], ["default"])
+        (placed,) = await desk.enqueue(new_job())
+        assert placed.id == 8
+
+
 @pytest.mark.parametrize(
     ("trigger", "statement", "names"),
     [
