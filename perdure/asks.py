@@ -62,14 +62,20 @@ def one_job(kind: str | JobSpec, args: Mapping[str, Any] | None, options: Mappin
         return job_spec(kind, encode_args({} if args is None else args), options)
     if args or options:
         raise InvalidOption("a JobSpec has its arguments and options in it; give it alone")
-    return msgspec.structs.replace(kind)
+    return msgspec.structs.replace(_with_text(kind))
+
+
+def _with_text(job: JobSpec) -> JobSpec:
+    """A JobSpec holds its arguments as JSON; a mapping, which is what one thinks of first, is made into that."""
+    args: object = job.args
+    return job if isinstance(args, str) else msgspec.structs.replace(job, args=encode_args(args))  # type: ignore[arg-type]  # it looks
 
 
 def several_jobs(jobs: object) -> list[JobSpec]:
     """The jobs that `Client.enqueue_many` is asked for, which are JobLike. Raises NotData, InvalidOption."""
     if not isinstance(jobs, Iterable) or isinstance(jobs, str | bytes | Mapping):
         raise InvalidOption(f"expected a list of jobs, got {_type(jobs)}; for a single job there is enqueue")
-    return [job if isinstance(job, JobSpec) else _pair(number, job) for number, job in enumerate(jobs, 1)]
+    return [_with_text(job) if isinstance(job, JobSpec) else _pair(number, job) for number, job in enumerate(jobs, 1)]
 
 
 def _pair(number: int, job: object) -> JobSpec:

@@ -56,6 +56,16 @@ async def test_a_job_that_is_made_already(daemon: DaemonDouble, client: Client) 
         client.enqueue_sync(job, priority=3)
 
 
+def test_a_job_spec_with_a_dict_of_arguments(daemon: DaemonDouble, client: Client) -> None:
+    """The daemon would answer that a message cannot be read, and nobody would know what is meant."""
+    spec = JobSpec("a", {"n": 1})  # type: ignore[arg-type]  # what is tested
+    client.enqueue_sync(spec)
+    client.enqueue_many_sync([spec, JobSpec("b")])
+    assert [job.args for request in daemon.got for job in request.jobs] == ['{"n":1}', '{"n":1}', "{}"]
+    with pytest.raises(NotData, match="pass a dict of arguments"):
+        client.enqueue_many_sync([JobSpec("a", 5)])  # type: ignore[arg-type]  # what is tested
+
+
 def test_enqueue_sync(daemon: DaemonDouble, client: Client) -> None:
     """A script without an event loop could not enqueue."""
     assert client.enqueue_sync("k", strict=True) == Enqueued(1)
