@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from perdure.errors import InvalidArguments, InvalidOption, MessageTooLarge, NotData
+from perdure.store.migrate import load_migrations
 from perdure.wire.control import GetStatus, ListJobs
 from perdure.wire.data import JobFilter
 from perdure.wire.envelope import Call
@@ -344,7 +345,10 @@ def _make_queue(path: Path) -> None:
     ("make", "words"),
     [
         (a_text_file, "is not a database: give perdure another path, or move that file away"),
-        (a_newer_schema, "has schema version 99, this perdure knows versions up to 4: install the perdure"),
+        (
+            a_newer_schema,
+            f"has schema version 99, this perdure knows versions up to {len(load_migrations())}: install the perdure",
+        ),
         (somebody_elses, "is the database of another program: give perdure a path of its own"),
         (cut_off, "is damaged"),
         (Path.mkdir, "is a folder: give the path of a file"),
