@@ -15,6 +15,8 @@ from perdure.daemon.worker_state import WorkerState
 #: Most jobs on their last life that wait here for the worker that runs them alone; more are parked meanwhile.
 SUSPECTS = 16
 SUSPECT_REASON = "alone:last life"
+#: Looks that find nothing, after which none is parked: the first may come before a parking is on disk.
+LOOKS = 2
 
 
 class Isolation:
@@ -22,14 +24,14 @@ class Isolation:
 
     def __init__(self) -> None:
         self.suspects: deque[Held] = deque()
-        #: Suspects may be parked for want of room (see SUSPECTS): let some of them come back.
-        self.parked = True
+        #: So often is still to be looked whether suspects are parked for want of room (see SUSPECTS).
+        self.looks = LOOKS
         self._asked = False
 
     def take(self, held: Held) -> bool:
         """Put a suspect in line. False: there is no room, it must be parked."""
         if len(self.suspects) >= SUSPECTS:
-            self.parked = True
+            self.looks = LOOKS
             return False
         self.suspects.append(held)
         return True

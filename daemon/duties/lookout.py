@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from perdure.daemon.isolation import SUSPECT_REASON
+from perdure.daemon.isolation import LOOKS, SUSPECT_REASON
 
 if TYPE_CHECKING:
     from perdure.daemon.supervisor import Supervisor
@@ -31,9 +31,16 @@ class Lookout:
 
     async def _look(self, supervisor: Supervisor) -> None:
         core = supervisor.core
-        if core.isolation.parked and not core.isolation.suspects:
-            count, _ = await supervisor.store.unpark([SUSPECT_REASON], SUSPECTS_AT_ONCE, supervisor.clock.now_ms())
-            core.isolation.parked = count == SUSPECTS_AT_ONCE
+        isolation = core.isolation
+        if isolation.looks and not isolation.suspects:
+            # Before the question: a suspect may be parked while the store answers.
+            isolation.looks -= 1
+            count = 1
+            try:
+                count, _ = await supervisor.store.unpark([SUSPECT_REASON], SUSPECTS_AT_ONCE, supervisor.clock.now_ms())
+            finally:
+                if count:
+                    isolation.looks = LOOKS
         # All at once: the store's thread and this one are woken once, and not for each question.
         settled, _, available = await asyncio.gather(
             supervisor.breakers.settled_needs(), supervisor.breakers.look(), supervisor.store.available_queues()

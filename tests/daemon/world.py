@@ -326,7 +326,7 @@ class World:
 
     def unpark_suspects(self) -> None:
         """What the duty does from time to time."""
-        if self.core.isolation.parked and not self.core.isolation.suspects:
+        if self.core.isolation.looks and not self.core.isolation.suspects:
             for row in self.store.rows.values():
                 if row.state == SUSPECT_REASON:
                     row.state = "available"
