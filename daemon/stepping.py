@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Generator
-from types import CoroutineType
+from collections.abc import Coroutine, Generator
 from typing import Any, Final, cast
 
 _NOTHING: Final = object()
@@ -14,11 +13,9 @@ class Stepping:
 
     __slots__ = ("_waited", "cr_await")
 
-    def __init__(self, awaitable: Awaitable[Any]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         #: The coroutine; of this name, so that whoever looks for stacks finds the way into it.
-        self.cr_await: Coroutine[Any, Any, Any] = (
-            awaitable if type(awaitable) is CoroutineType else _awaiting(awaitable)
-        )
+        self.cr_await = coroutine
         self._waited: object = _NOTHING
 
     def first_step(self) -> None:
@@ -47,7 +44,3 @@ class Stepping:
     def close(self) -> None:
         """End the coroutine where it waits."""
         self.cr_await.close()
-
-
-async def _awaiting(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable

@@ -49,8 +49,8 @@ class Turns:
 
     @property
     def under_way(self) -> bool:
-        """Whether anything is not on disk yet, or not handed out."""
-        return bool(self._tasks)
+        """Whether anything is not on disk yet, not handed out, or has failed, which `begin` is still to tell."""
+        return bool(self._tasks) or self._failure is not None
 
     def begin(self) -> None:
         """Begin a turn, if there is something for one. Raises what went wrong with an earlier one."""

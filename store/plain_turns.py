@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import chain, groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 import msgspec
 
@@ -21,6 +22,9 @@ MOST_LEASES = 16
 
 _encode = msgspec.json.Encoder().encode
 _LEASE = itemgetter(1)
+#: All that a plain turn has nothing of. By what it may have: what turns learn to carry later is not forgotten here.
+_PLAIN = ("now", "lease", "completed", "results", "batches", "claims", "claim_total")
+_SPECIAL = attrgetter(*(field.name for field in fields(Turn) if field.name not in _PLAIN))
 _AND = "\nUNION ALL\n"
 
 
@@ -33,11 +37,7 @@ def prepare_plain_turns(connection: sqlite3.Connection) -> None:
 
 def is_plain(turn: Turn) -> bool:
     """Whether `carry_out` may do it. Claims must all fit: none may depend on what another one finds."""
-    special = (
-        turn.promote or turn.shed or turn.spooled or turn.retried or turn.interrupted or turn.released or turn.parked
-        or turn.postponed or turn.buried or turn.cancelled or turn.stopped
-    )  # fmt: skip
-    return not special and sum([claim.limit for claim in turn.claims]) <= turn.claim_total
+    return not any(_SPECIAL(turn)) and sum([claim.limit for claim in turn.claims]) <= turn.claim_total
 
 
 def carry_out(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs) -> Committed | None:

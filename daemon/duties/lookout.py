@@ -35,12 +35,13 @@ class Lookout:
         if isolation.looks and not isolation.suspects:
             # Before the question: a suspect may be parked while the store answers.
             isolation.looks -= 1
-            count = 1
             try:
                 count, _ = await supervisor.store.unpark([SUSPECT_REASON], SUSPECTS_AT_ONCE, supervisor.clock.now_ms())
-            finally:
-                if count:
-                    isolation.looks = LOOKS
+            except BaseException:
+                isolation.looks = LOOKS
+                raise
+            if count:
+                isolation.looks = LOOKS
         # All at once: the store's thread and this one are woken once, and not for each question.
         settled, _, available = await asyncio.gather(
             supervisor.breakers.settled_needs(), supervisor.breakers.look(), supervisor.store.available_queues()

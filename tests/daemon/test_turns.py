@@ -172,7 +172,7 @@ async def test_a_turn_that_fails_ends_the_main_loop() -> None:
     rig.enqueue(LARGE)
     await rig.land(0, StoreError("broken"))
     await rig.land(1)
+    assert rig.turns.under_way, "a stop would take that for a good end"
     with pytest.raises(StoreError, match="broken"):
         rig.turns.begin()
     assert not rig.landed
-    assert not rig.turns.under_way

@@ -7,6 +7,7 @@ import re
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from perdure.store import log_file
 from perdure.store.log_file import wal_bytes
 from perdure.store.migrate import apply, load_migrations
-from perdure.store.models import Buried, Claim, NewBatch, Parked, Postponed, Released, Retried, Stopped
+from perdure.store.models import Buried, Claim, NewBatch, Parked, Postponed, Released, Retried, Stopped, Turn
+from perdure.store.plain_turns import is_plain
 from perdure.store.sqlite import SqliteStore, open_sqlite
 from perdure.store.statements import SQL
 from tests.store.desk import Desk, new_job
@@ -273,3 +275,12 @@ async def pages(store: SqliteStore) -> int:
         return int(there - free)
 
     return await store._writer.run(count)
+
+
+def test_a_turn_with_anything_else_is_not_plain() -> None:
+    """What a plain turn does not know of would be dropped: an outcome is lost, and its job stays running."""
+    known = {"now", "lease", "completed", "results", "batches", "claims", "claim_total"}
+    others = [field.name for field in fields(Turn) if field.name not in known]
+    assert is_plain(Turn(0))
+    assert others
+    assert not any(is_plain(replace(Turn(0), **{name: [object()]})) for name in others)
