@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 #: How many packets one peer may have read before other peers get their turn.
 PACKETS_PER_TURN = 16
+#: And how many bytes of them: a thousand jobs in a message of 130 KB take about 1.5 ms to check.
+BYTES_PER_TURN = 256 * 1024
 
 #: How long to wait when the machine has no descriptor or memory left for a message.
 SHORTAGE_PAUSE_SECONDS = 0.05
@@ -190,6 +192,7 @@ class Channel(Generic[T]):
     # --- receiving
 
     def _read(self) -> None:
+        allowed = BYTES_PER_TURN
         for _ in range(PACKETS_PER_TURN):
             try:
                 received = packet.receive(self._sock, self._max_message_bytes, self._max_fds)
@@ -222,7 +225,8 @@ class Channel(Generic[T]):
                     self._close_untaken()
             if self.closed or self._hangup is not None:
                 return
-            if not (self.look_for_more or self._peer_gone):
+            allowed -= len(data)
+            if not (self._peer_gone or (self.look_for_more and allowed > 0)):
                 return  # if there is more, the loop calls again
         if self._peer_gone:
             # uvloop stops watching a socket that has an error. All that will ever come is here already.

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from perdure.errors import ProtocolError, UsageError
-from perdure.wire import packet
+from perdure.wire import channel, packet
 from perdure.wire.channel import Channel
 from perdure.wire.endpoint import BlockingEndpoint
 from perdure.wire.envelope import Fault
@@ -221,6 +221,25 @@ def test_a_busy_peer_does_not_starve_the_loop(run: Run, pair: Pair) -> None:
             seen.append(len(channel.messages))
         assert max(b - a for a, b in itertools.pairwise(seen)) <= 16
         channel.channel.close()
+
+    run(work())
+
+
+def test_a_few_large_messages_do_not_starve_the_loop_either(run: Run, pair: Pair) -> None:
+    """Large requests take long to answer: eight calls of a thousand jobs that came together held all others up."""
+
+    async def work() -> None:
+        seen = [0]
+        reader = Recorder(pair[1])
+        with BlockingEndpoint(pair[0], DECODER) as sender:
+            for number in range(8):
+                sender.send([number, b"x" * channel.BYTES_PER_TURN])
+            while len(reader.messages) < 8:
+                await asyncio.sleep(0)
+                seen.append(len(reader.messages))
+        assert [message[0] for message in reader.messages] == list(range(8))
+        assert max(after - before for before, after in itertools.pairwise(seen)) == 1
+        reader.channel.close()
 
     run(work())
 
