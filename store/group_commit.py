@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from perdure.store import plain_turns
+from perdure.store import plain_turns, small_turns
 from perdure.store.claimed import read_claimed
 from perdure.store.connection import transaction
 from perdure.store.models import Committed, Turn
@@ -21,7 +21,10 @@ def commit_turn(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs) -
     """Carry a turn out: the quick way, and when something in it is void or wrong, all of it again the careful way."""
     last_id = new_jobs.last_id
     try:
-        done = plain_turns.carry_out(connection, turn, new_jobs) if plain_turns.is_plain(turn) else None
+        done = None
+        if plain_turns.is_plain(turn):
+            quickly = small_turns.carry_out if small_turns.is_small(turn) else plain_turns.carry_out
+            done = quickly(connection, turn, new_jobs)
         if done is None:
             return transaction(connection, lambda connection: _carry_out(connection, turn, new_jobs, careful=False))
     except (StaleOutcome, *BATCH_ERRORS):

@@ -66,6 +66,14 @@ class NewJobs:
             return None
         return [*_shapes(groups, self.last_id + 1, now)], self._placed(batches, {})
 
+    def insert_one_by_one(
+        self, batches: Sequence[NewBatch], now: int
+    ) -> tuple[list[tuple[object, ...]], list[list[Enqueued]]]:
+        """The same as parameters of insert_one, a row each. A unique key that is taken is an IntegrityError then."""
+        jobs = [job for batch in batches for job in batch.jobs]
+        rows = [(*_row(job_id, job, now), now) for job_id, job in enumerate(jobs, self.last_id + 1)]
+        return rows, self._placed(batches, {})
+
     def _placed(self, batches: Sequence[NewBatch], holders: dict[int, int]) -> list[list[Enqueued]]:
         """The ids of what has been written."""
         base = self.last_id + 1

@@ -80,5 +80,6 @@ def _ended(turn: Turn) -> Iterator[tuple[object, ...]]:
     for lease, ids in turn.completed.items():
         yield turn.now, lease, _encode(ids).decode(), None, len(ids)
     for lease, group in groupby(sorted(turn.results, key=_LEASE), key=_LEASE):
-        results = {job_id: text for job_id, _, text in group}
-        yield turn.now, lease, None, _encode(results).decode(), len(results)
+        rows = list(group)
+        results = {job_id: text for job_id, _, text in rows}
+        yield turn.now, lease, None, _encode(results).decode(), len(rows)  # who is named twice has a void outcome

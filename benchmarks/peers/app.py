@@ -66,9 +66,9 @@ class App(ABC):
     def enqueue(self, index: int) -> Awaitable[object] | None:
         """One job."""
 
-    @abstractmethod
     def enqueue_many(self, first: int, count: int) -> Awaitable[object] | None:
-        """`count` jobs in one call, numbered from `first`."""
+        """`count` jobs in one call, numbered from `first`. Not asked for where `batch` is 1."""
+        raise NotImplementedError
 
     def ready(self) -> Awaitable[None] | None:
         """For a daemon: wait until its workers are up."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import uvloop
@@ -37,6 +38,16 @@ class Handle:
         self.cancelled = True
 
 
+class NoUse:
+    """A thread that uses no CPU and waits for none: what the test itself takes is none of the loop's."""
+
+    def read(self) -> tuple[int, int]:
+        return 0, 0
+
+    def close(self) -> None:
+        pass
+
+
 class World:
     """A loop that turns when told, and the clocks. The watcher looks when told, too."""
 
@@ -58,7 +69,8 @@ class World:
         )
         self.meter._watch = lambda: None  # type: ignore[method-assign]
         self.meter._watcher = threading.Thread(target=self.meter._watch)
-        self.meter.start()
+        with patch.object(lag, "ThreadUse", NoUse):
+            self.meter.start()
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Handle:
         self.timers.append(Handle(seconds, callback))

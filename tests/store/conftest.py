@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from perdure.store import small_turns
 from perdure.store.contract import Store
 from perdure.store.sqlite import open_sqlite
 from tests.store.desk import Desk
@@ -27,10 +28,18 @@ class SqliteBackend:
         return await open_sqlite(self._path, durability="normal")
 
 
-@pytest.fixture(params=[SqliteBackend], ids=["sqlite"])
-def open_desk(request: pytest.FixtureRequest, tmp_path: Path) -> OpenDesk:
+class LargeTurns(SqliteBackend):
+    """The same with all turns carried out like those of many jobs."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(folder)
+        monkeypatch.setattr(small_turns, "MOST_STEPS", -1)
+
+
+@pytest.fixture(params=[lambda folder, _: SqliteBackend(folder), LargeTurns], ids=["sqlite", "large turns"])
+def open_desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenDesk:
     """The conformance tests' way to a store."""
-    backend = request.param(tmp_path)
+    backend = request.param(tmp_path, monkeypatch)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Desk]:

@@ -8,11 +8,13 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from perdure.store import small_turns
 from perdure.store.models import Buried, Interrupted, NewBatch, Parked, Postponed, Released, Retried, Shed, Stopped
 from perdure.store.sqlite import SqliteStore, open_sqlite
 from perdure.wire.data import DeadFilter, Enqueued, JobFilter, JobView
@@ -51,8 +53,12 @@ class Model:
 class StoreMachine(RuleBasedStateMachine):
     """Verbs with good and bad targets; the model says what becomes of them."""
 
+    most_steps = small_turns.MOST_STEPS
+
     def __init__(self) -> None:
         super().__init__()
+        self.small_turns = patch.object(small_turns, "MOST_STEPS", self.most_steps)
+        self.small_turns.start()
         self.folder = Path(tempfile.mkdtemp())
         self.runner = asyncio.Runner()
         self.jobs: dict[int, Model] = {}
@@ -65,6 +71,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.runner.run(self.desk.store.close())
         self.runner.close()
         shutil.rmtree(self.folder)
+        self.small_turns.stop()
 
     def pick(self, picks: list[int]) -> list[int]:
         """Different jobs of any state; and one that is not there, now and then."""
@@ -284,9 +291,21 @@ def check_live(view: JobView, job: Model) -> None:
     assert len(json.loads(view.errors or "[]")) == job.errors
 
 
+class LargeTurns(StoreMachine):
+    """The same with all turns carried out like those of many jobs."""
+
+    most_steps = -1
+
+
 class TestStore(StoreMachine.TestCase):  # type: ignore[misc, valid-type]  # made by hypothesis
     """A verb would lose a job, charge it wrongly, or break a CHECK, after a history that nobody has thought of."""
 
     settings = settings(
         max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
+
+
+class TestStoreOfLargeTurns(LargeTurns.TestCase):  # type: ignore[misc, valid-type]  # made by hypothesis
+    """The same, in a daemon that is never without work."""
+
+    settings = TestStore.settings
