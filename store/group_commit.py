@@ -29,7 +29,7 @@ def commit_turn(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs) -
             return transaction(connection, lambda connection: _carry_out(connection, turn, new_jobs, careful=False))
     except (StaleOutcome, *BATCH_ERRORS):
         new_jobs.last_id = last_id
-    except BaseException:
+    except sqlite3.Error:  # it was undone; after any other error that is not known, and a gap between ids does no harm
         new_jobs.last_id = last_id
         raise
     else:  # it is on disk: whatever goes wrong from here on, it must not be carried out again

@@ -1,7 +1,7 @@
 -- A turn that completes jobs, takes in new ones and claims is one statement: an INSERT of a row for each lease that
 -- outcomes name, for each shape of new jobs, and for each claim. sqlite3 gives the GIL away in every statement, and the
 -- supervisor's loop may keep it for a millisecond or more before the next one begins; and a statement by itself is a
--- transaction.
+-- transaction. Turns of a few jobs go another way, where nothing of that weighs: small_turns.sql.
 --
 -- The view and its triggers are the connection's own; they stand in no file. `lease`: the one that the outcomes name,
 -- or that the claimed jobs get; `ids` and `results`: as in complete and complete_with_results; `ended`: how many;

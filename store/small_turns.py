@@ -16,8 +16,9 @@ from perdure.store.new_jobs import NewJobs
 from perdure.store.outcomes import StaleOutcome
 from perdure.store.statements import SQL
 
-#: Outcomes, new jobs and claims of a small turn, at most: with so many the two ways cost the same.
-MOST_STEPS: Final = 6
+#: Outcomes, new jobs and claims of a small turn, at most: one of each. With eight, the two ways cost SQLite the same,
+#: and each statement is a chance to lose the GIL.
+MOST_STEPS: Final = 3
 
 
 #: A statement's name, and what it is given.
@@ -31,7 +32,11 @@ def is_small(turn: Turn) -> bool:
 
 
 def carry_out(connection: sqlite3.Connection, turn: Turn, new_jobs: NewJobs) -> Committed:
-    """The whole turn in one transaction. The same as plain_turns.carry_out in all else."""
+    """The whole turn in one transaction.
+
+    What was claimed is still to be taken: `plain_turns.take_claimed`. Raises StaleOutcome when an outcome is void, or
+    one of BATCH_ERRORS when a job cannot be stored (its unique key is taken, for instance); nothing has happened then.
+    """
     done = Committed()
     steps = [*_ended(turn)]
     if turn.batches:

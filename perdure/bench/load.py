@@ -7,6 +7,7 @@ import itertools
 import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,8 @@ def release(running: Running, ids: Sequence[int]) -> float:
     caller.request(WaitJobs(tail(ids)), timeout_s=600)
     seconds = time.perf_counter() - started
     # Nearly always nothing is left by now, and the look is not counted.
-    while count(running.database, ids, "completed") < len(ids):
-        if not count(running.database, ids, "available") + count(running.database, ids, "running"):
+    while (left := len(ids) - (states := count(running.database, ids))["completed"]) > 0:
+        if left > states["available"] + states["running"]:
             raise PerdureError("jobs of the benchmark have neither completed, nor do they wait")
         time.sleep(0.001)
         seconds = time.perf_counter() - started
@@ -79,11 +80,10 @@ def release_oldest(running: Running, jobs: int) -> float:
     return seconds
 
 
-def count(database: Path, ids: Sequence[int], state: str) -> int:
-    """How many of these jobs are in this state. `ids` are in order, without a gap."""
-    statement = "SELECT count(*) FROM jobs WHERE id BETWEEN ? AND ? AND state = ?"
-    found: int = look(database, statement, (ids[0], ids[-1], state))[0][0]
-    return found
+def count(database: Path, ids: Sequence[int]) -> Counter[str]:
+    """How many of these jobs are in each state, at one moment. `ids` are in order, without a gap."""
+    statement = "SELECT state, count(*) FROM jobs WHERE id BETWEEN ? AND ? GROUP BY state"
+    return Counter(dict(look(database, statement, (ids[0], ids[-1]))))
 
 
 def look(database: Path, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:

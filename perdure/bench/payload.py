@@ -82,7 +82,7 @@ def _measure(folder: Path, size: int, sizes: Sizes) -> tuple[float, float, str, 
         started = time.perf_counter()
         ids = uvloop.run(_spooled(running, jobs, size) if spooled else _as_args(running, jobs, size, together))
         seconds = time.perf_counter() - started
-        while count(running.database, ids, "completed") < len(ids):
+        while count(running.database, ids)["completed"] < len(ids):
             seconds = time.perf_counter() - started
         growth = max(_memory_bytes(running.pid, "VmHWM") - before, 0)
     plain = _plain_bandwidth(folder / "plain.db", jobs, size, together)

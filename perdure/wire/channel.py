@@ -226,8 +226,8 @@ class Channel(Generic[T]):
             if self.closed or self._hangup is not None:
                 return
             allowed -= len(data)
-            if not (self._peer_gone or (self.look_for_more and allowed > 0)):
-                return  # if there is more, the loop calls again
+            if allowed <= 0 or not (self.look_for_more or self._peer_gone):
+                break  # if there is more, the loop calls again
         if self._peer_gone:
             # uvloop stops watching a socket that has an error. All that will ever come is here already.
             self._loop.remove_reader(self._fd)

@@ -28,18 +28,16 @@ class SqliteBackend:
         return await open_sqlite(self._path, durability="normal")
 
 
-class LargeTurns(SqliteBackend):
-    """The same with all turns carried out like those of many jobs."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__(folder)
-        monkeypatch.setattr(small_turns, "MOST_STEPS", -1)
+@pytest.fixture(params=[small_turns.MOST_STEPS, -1], ids=["small", "large"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns of a few jobs are carried out in their own way; and all turns like those of many jobs."""
+    monkeypatch.setattr(small_turns, "MOST_STEPS", request.param)
 
 
-@pytest.fixture(params=[lambda folder, _: SqliteBackend(folder), LargeTurns], ids=["sqlite", "large turns"])
-def open_desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenDesk:
+@pytest.fixture(params=[SqliteBackend], ids=["sqlite"])
+def open_desk(request: pytest.FixtureRequest, tmp_path: Path, either_way: None) -> OpenDesk:
     """The conformance tests' way to a store."""
-    backend = request.param(tmp_path, monkeypatch)
+    backend = request.param(tmp_path)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Desk]:

@@ -32,6 +32,7 @@ async def in_transaction(store: SqliteStore) -> bool:
     return await store._writer.run(lambda connection: connection.in_transaction)
 
 
+@pytest.mark.usefixtures("either_way")
 async def test_a_full_database_changes_nothing(tmp_path: Path) -> None:
     """T26: half a turn would stay, or the real error would be hidden by the one of the rollback."""
     async with await open_sqlite(tmp_path / "queue.db") as store:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from perdure.store import log_file
+from perdure.errors import StoreError
+from perdure.store import log_file, plain_turns
 from perdure.store.log_file import wal_bytes
 from perdure.store.migrate import apply, load_migrations
 from perdure.store.models import Buried, Claim, NewBatch, Parked, Postponed, Released, Retried, Stopped, Turn
@@ -73,6 +74,7 @@ async def test_a_drain_turn_is_two_statements(tmp_path: Path) -> None:
         assert [statement.split()[0] for statement in dict.fromkeys(seen)] == ["INSERT", "SELECT"]
 
 
+@pytest.mark.usefixtures("either_way")
 async def test_claims_that_are_too_long_for_one_text_are_read_one_by_one(tmp_path: Path) -> None:
     """What is on disk would be carried out a second time: new jobs refused that are there, and claims of nobody."""
     async with await open_sqlite(tmp_path / "queue.db", durability="normal") as store:
@@ -92,6 +94,27 @@ async def test_claims_that_are_too_long_for_one_text_are_read_one_by_one(tmp_pat
         assert (done.stale, done.drained) == ([], ["default"])
         (placed,) = await desk.enqueue(new_job())
         assert placed.id == 8
+
+
+@pytest.mark.usefixtures("either_way")
+async def test_what_is_on_disk_is_not_carried_out_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error while the claimed jobs are read would put new jobs in twice."""
+
+    def unreadable(*_: object) -> None:
+        raise sqlite3.DataError("string or blob too big")
+
+    async with await open_sqlite(tmp_path / "queue.db", durability="normal") as store:
+        desk = Desk(store)
+        monkeypatch.setattr(plain_turns, "read_claimed", unreadable)
+        with pytest.raises(StoreError, match="too big"):
+            await desk.turn(
+                batches=[NewBatch([new_job()], False)], lease=1_000, claims=[Claim("default", 1)], claim_total=1
+            )
+        monkeypatch.undo()
+        assert (await store.count())["running"] == 1
+        (placed,) = await desk.enqueue(new_job())
+        assert placed.id == 2
+        assert sum((await store.count()).values()) == 2
 
 
 @pytest.mark.parametrize(
@@ -116,6 +139,8 @@ def test_a_plain_turn_says_what_any_other_says(trigger: str, statement: str, nam
         ("claimed", "USING INDEX jobs_running (lease=?)"),
         ("complete", "SEARCH jobs USING INTEGER PRIMARY KEY"),
         ("complete_with_results", "SEARCH jobs USING INTEGER PRIMARY KEY"),
+        ("complete_one", "SEARCH jobs USING INTEGER PRIMARY KEY"),
+        ("complete_one_with_result", "SEARCH jobs USING INTEGER PRIMARY KEY"),
         ("retry_later", "SEARCH jobs USING INTEGER PRIMARY KEY"),
         ("bury", "SEARCH j USING INTEGER PRIMARY KEY"),
         ("promote", "COVERING INDEX jobs_due (scheduled_at<?)"),

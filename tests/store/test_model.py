@@ -68,10 +68,10 @@ class StoreMachine(RuleBasedStateMachine):
         return self.runner.run(open_sqlite(self.folder / "queue.db", durability="normal"))
 
     def teardown(self) -> None:
+        self.small_turns.stop()
         self.runner.run(self.desk.store.close())
         self.runner.close()
         shutil.rmtree(self.folder)
-        self.small_turns.stop()
 
     def pick(self, picks: list[int]) -> list[int]:
         """Different jobs of any state; and one that is not there, now and then."""

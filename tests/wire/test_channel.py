@@ -225,20 +225,43 @@ def test_a_busy_peer_does_not_starve_the_loop(run: Run, pair: Pair) -> None:
     run(work())
 
 
-def test_a_few_large_messages_do_not_starve_the_loop_either(run: Run, pair: Pair) -> None:
+@pytest.mark.parametrize("broken_off", [False, True], ids=["stays", "breaks off"])
+def test_a_few_large_messages_do_not_starve_the_loop_either(run: Run, pair: Pair, *, broken_off: bool) -> None:
     """Large requests take long to answer: eight calls of a thousand jobs that came together held all others up."""
 
     async def work() -> None:
         seen = [0]
         reader = Recorder(pair[1])
+        if broken_off:  # with a message unread, so that the reader is told of the end before what was sent
+            reader.channel.send("unread")
         with BlockingEndpoint(pair[0], DECODER) as sender:
             for number in range(8):
                 sender.send([number, b"x" * channel.BYTES_PER_TURN])
+            if broken_off:
+                sender.close()
             while len(reader.messages) < 8:
                 await asyncio.sleep(0)
                 seen.append(len(reader.messages))
         assert [message[0] for message in reader.messages] == list(range(8))
         assert max(after - before for before, after in itertools.pairwise(seen)) == 1
+        reader.channel.close()
+
+    run(work())
+
+
+def test_small_messages_are_read_together(run: Run, pair: Pair) -> None:
+    """Each would cost a turn of the loop."""
+
+    async def work() -> None:
+        with BlockingEndpoint(pair[0], DECODER) as sender:
+            for number in range(16):
+                sender.send([number, b"x" * 1_000])
+            reader = Recorder(pair[1])
+            seen = [0]
+            while len(reader.messages) < 16:
+                await asyncio.sleep(0)
+                seen.append(len(reader.messages))
+        assert max(after - before for before, after in itertools.pairwise(seen)) == 16
         reader.channel.close()
 
     run(work())
