@@ -25,7 +25,6 @@ from perdure.daemon.worker.outcome import BATCH_JOBS
 from perdure.daemon.worker_state import DispatchLimits
 from perdure.store.models import NewBatch, NewJob, Turn
 from perdure.store.sqlite import open_sqlite
-from perdure.store.statements import SQL
 from perdure.wire import packet
 from perdure.wire.data import KindSpec
 from perdure.wire.work import Done, FromWorker, Run, Timing, ToWorker
@@ -155,11 +154,14 @@ class Lockstep:
             """Counts what it executes."""
 
             def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+                began, changes = self.in_transaction, self.total_changes
+                cursor = super().execute(sql, parameters)
                 if lockstep._counting:
-                    plain = sql.startswith(SQL["plain_turn"])  # a statement that is its own transaction
-                    lockstep.counts.commits += plain or sql == "COMMIT"
+                    # A statement that writes by itself is a transaction.
+                    wrote = began or self.total_changes > changes
+                    lockstep.counts.commits += wrote and not self.in_transaction
                     lockstep.counts.statements += sql != "COMMIT"
-                return super().execute(sql, parameters)
+                return cursor
 
         def counted_connect(database: str, *arguments: Any, **options: Any) -> sqlite3.Connection:
             connection: sqlite3.Connection = connect(database, *arguments, **{**options, "factory": Counted})

@@ -29,7 +29,6 @@ from perdure.store.plain_turns import prepare_plain_turns
 
 # The settings of the connection that writes; a copy of them here would grow apart.
 from perdure.store.sqlite import _configure, open_sqlite
-from perdure.store.statements import SQL
 
 #: Leases are as long as those of a daemon (supervisor.LEASES_PER_RUN).
 FIRST_LEASE = 2**32
@@ -83,11 +82,6 @@ class Raw:
             self.store_seconds = time.perf_counter() - started
             self.statements: Sequence[Statement] = connection.seen
         _remove(path)
-
-    @property
-    def commits(self) -> int:
-        """Transactions."""
-        return sum(sql == "COMMIT" or sql.startswith(SQL["plain_turn"]) for sql, _ in self.statements)
 
     def replay(self) -> Timed:
         """Give the statements to a plain connection, from the same beginning."""
